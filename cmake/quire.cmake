@@ -1,0 +1,33 @@
+# Compiler settings shared by every target, and the two functions that declare a library or a test binary.
+add_library(quire_options INTERFACE)
+target_include_directories(quire_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_compile_options(quire_options INTERFACE -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden
+                                               -ffp-contract=off)
+target_link_libraries(quire_options INTERFACE Threads::Threads)
+if(QUIRE_SANITIZE)
+  target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer -g
+                                                 -fno-sanitize-recover=all)
+  target_link_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE})
+endif()
+
+# quire_library(NAME [DEPS target...]): every .cc directly in the calling folder becomes static library quire_NAME.
+function(quire_library name)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  add_library(quire_${name} STATIC ${sources})
+  target_link_libraries(quire_${name} PUBLIC quire_options ${ARG_DEPS})
+endfunction()
+
+# quire_test(NAME [DEPS target...] [LABELS label...]): every *_test.cc in the calling folder becomes binary NAME_test.
+function(quire_test name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LABELS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  add_executable(${name}_test ${sources})
+  target_link_libraries(${name}_test PRIVATE quire_options ${ARG_DEPS} GTest::gtest_main)
+  target_compile_definitions(${name}_test PRIVATE QUIRE_TESTDATA="${PROJECT_SOURCE_DIR}/tests/data")
+  target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name}_test)
+  if(ARG_LABELS)
+    set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")
+  endif()
+endfunction()
