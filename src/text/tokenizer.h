@@ -1,0 +1,84 @@
+// Strings <-> token ids, and chat messages -> prompt text.
+//
+// Wraps three Rust crates behind the C ABI of text/ffi: Hugging Face `tokenizers`, `minijinja` and
+// `minijinja-contrib`. Everything here is immutable after construction and safe to call from any
+// thread; no call blocks on another.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace quire {
+
+using TokenId = int32_t;
+
+// What a GGUF file says about its tokenizer (metadata keys tokenizer.ggml.*), already
+// bounds-checked.
+struct GgufTokenizerSpec {
+  std::string
+      model;        // tokenizer.ggml.model: "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE)
+  std::string pre;  // tokenizer.ggml.pre: smollm, gpt-2, llama-bpe, qwen2, default, ...
+  std::vector<std::string> tokens;  // index = token id
+  std::vector<std::string> merges;  // "left right"; empty for model == "llama"
+  std::vector<float> scores;        // for model == "llama"
+  std::vector<int32_t>
+      token_types;  // 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte
+  std::optional<TokenId> bos, eos, unk, pad;
+  std::optional<bool> add_bos, add_eos, add_space_prefix;
+};
+
+class Tokenizer {
+ public:
+  // tokenizer.json as published, byte for byte.
+  static Result<Tokenizer> from_json(std::string_view tokenizer_json);
+  static Result<Tokenizer> from_gguf(const GgufTokenizerSpec& spec);
+
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  struct EncodeOptions {
+    bool add_special_tokens = true;     // run the post-processor (BOS, EOS templates)
+    bool parse_special_tokens = false;  // false: text such as "<|im_end|>" in user input stays text
+  };
+  // `text` must be valid UTF-8, else kInvalidArgument with the offset of the first bad byte.
+  Result<std::vector<TokenId>> encode(std::string_view text, EncodeOptions options) const;
+  Result<std::string> decode(std::span<const TokenId> ids, bool skip_special_tokens = true) const;
+
+  int vocab_size() const;  // highest id + 1, added tokens included
+  std::optional<TokenId> token_to_id(std::string_view token) const;
+  std::optional<std::string> id_to_token(TokenId id) const;
+  bool is_special(TokenId id) const;
+
+ private:
+  friend class Detokenizer;
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Incremental detokenizer of one stream. Invariant: the concatenation of everything that push() and
+// finish() return equals Tokenizer::decode of all ids; no call returns half a UTF-8 character.
+// Cost per token is bounded: it re-decodes a short suffix, never the whole history.
+class Detokenizer {
+ public:
+  explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = true);
+  std::string push(TokenId id);
+  std::string finish();  // what was held back (an incomplete character becomes U+FFFD)
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool skip_special_tokens_;
+  std::vector<TokenId> ids_;  // suffix still needed to decode the next token
+  size_t prefix_end_ = 0;     // ids_[0, prefix_end_) are context whose text has been emitted
+  size_t emitted_ = 0;        // bytes of the decoded suffix that have been returned
+};
+
+}  // namespace quire
