@@ -3,7 +3,11 @@
 
 mod error;
 mod gguf;
+mod methods;
+mod python;
 mod stream;
+mod strftime;
+mod template;
 mod tokenizer;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -11,6 +15,7 @@ use std::sync::Arc;
 
 use error::{data_loss, Code, Error, Result};
 use stream::Stream;
+use template::ChatTemplate;
 use tokenizer::Tokenizer;
 
 #[repr(C)]
@@ -270,4 +275,31 @@ pub unsafe extern "C" fn quire_text_stream_finish(
     error: *mut Buffer<u8>,
 ) -> i32 {
     guard(out, error, || Ok((*stream).finish()?.into_bytes().into()))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn quire_text_template_compile(
+    source: View,
+    out: *mut *mut ChatTemplate,
+    error: *mut Buffer<u8>,
+) -> i32 {
+    guard(out, error, || ChatTemplate::compile(source.bytes()).map(|t| Box::into_raw(Box::new(t))))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn quire_text_template_free(template: *mut ChatTemplate) {
+    if !template.is_null() {
+        drop(Box::from_raw(template));
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn quire_text_template_render(
+    template: *const ChatTemplate,
+    context_json: View,
+    local_seconds: i64,
+    out: *mut Buffer<u8>,
+    error: *mut Buffer<u8>,
+) -> i32 {
+    guard(out, error, || Ok((*template).render(context_json.bytes(), local_seconds)?.into_bytes().into()))
 }
