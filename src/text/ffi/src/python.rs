@@ -73,11 +73,19 @@ fn repr_str(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
             c if c == quote => out.extend(['\\', c]),
-            '\0'..='\x1f' | '\x7f'..='\u{a0}' | '\u{ad}' => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
+            c if is_printable(c) => out.push(c),
+            c if (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if (c as u32) < 0x10000 => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push_str(&format!("\\U{:08x}", c as u32)),
         }
     }
     out.push(quote);
+}
+
+/// str.isprintable of one character. Rust's escape_debug leaves the same categories as they are; a character
+/// after the first, because a combining mark at the start is escaped although it is printable.
+fn is_printable(c: char) -> bool {
+    c == '"' || c == '\'' || ['a', c].iter().collect::<String>().escape_debug().nth(1) == Some(c)
 }
 
 /// float.__repr__: the shortest digits that read back the same, an exponent below 1e-4 and from 1e16.
