@@ -64,15 +64,17 @@ class JsonFields {
   template <class T>
   T absent(std::string_view key, const std::optional<T>& or_else) {
     if (or_else) return *or_else;
-    fail("\"" + std::string(key) + "\" is missing");
+    fail(key, " is missing");
     return T();
   }
   template <class T>
   T wrong(std::string_view key, const char* wanted, T value) {
-    fail("\"" + std::string(key) + "\" is not " + wanted);
+    fail(key, std::string(" is not ") + wanted);
     return value;
   }
-  void fail(std::string message) {
+  void fail(std::string_view key, std::string_view problem) {
+    std::string message = "\"";
+    message.append(key).append("\"").append(problem);
     if (status_.ok()) status_ = data_loss(std::move(message));
   }
 

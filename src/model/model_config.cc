@@ -5,6 +5,8 @@
 namespace quire {
 namespace {
 
+constexpr double kMinRopeFactor = 0.001, kMaxRopeFactor = 1e6;
+
 Status check_range(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return Status();
   return unsupported(std::string(name) + " is " + std::to_string(value) +
@@ -21,9 +23,20 @@ Status validate_rope(const RopeConfig& rope, int head_dim) {
   if (!(rope.theta > 1.0) || !std::isfinite(rope.theta)) {
     return unsupported("rope_theta is " + std::to_string(rope.theta) + "; it must be above 1");
   }
-  if (!(rope.factor > 0.0) || !std::isfinite(rope.factor)) {
+  if (!(rope.factor >= kMinRopeFactor && rope.factor <= kMaxRopeFactor)) {
     return unsupported("the rope scaling factor is " + std::to_string(rope.factor) +
-                       "; it must be above 0");
+                       "; supported: " + std::to_string(kMinRopeFactor) + " to " +
+                       std::to_string(kMaxRopeFactor));
+  }
+  if (rope.scaling == RopeScaling::kYarn &&
+      !(rope.beta_slow > 0.0 && rope.beta_fast >= rope.beta_slow &&
+        std::isfinite(rope.beta_fast))) {
+    return unsupported("yarn rope scaling needs beta_fast >= beta_slow > 0");
+  }
+  for (double value : {rope.attention_factor, rope.mscale, rope.mscale_all_dim}) {
+    if (!(value >= 0.0) || !std::isfinite(value)) {
+      return unsupported("yarn's attention_factor, mscale and mscale_all_dim must not be negative");
+    }
   }
   const size_t num_factors = rope.frequency_factors.size();
   if (num_factors != 0 && num_factors != static_cast<size_t>(rope.rotary_dim / 2)) {
@@ -35,8 +48,10 @@ Status validate_rope(const RopeConfig& rope, int head_dim) {
       return data_loss("rope_freqs holds " + std::to_string(value) + "; values must be above 0");
     }
   }
-  if (rope.scaling == RopeScaling::kLlama3 && !(rope.high_freq_factor > rope.low_freq_factor)) {
-    return unsupported("llama3 rope scaling needs high_freq_factor above low_freq_factor");
+  if (rope.scaling == RopeScaling::kLlama3 &&
+      !(rope.low_freq_factor > 0.0 && rope.high_freq_factor > rope.low_freq_factor &&
+        std::isfinite(rope.high_freq_factor))) {
+    return unsupported("llama3 rope scaling needs high_freq_factor > low_freq_factor > 0");
   }
   if (rope.scaling == RopeScaling::kLongRope) {
     return unsupported(
