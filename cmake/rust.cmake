@@ -1,5 +1,5 @@
 # Finds the cargo that builds the text library, and where it builds.
-#   QUIRE_CARGO             path of a cargo >= 1.85: from PATH, else from CARGO_HOME (the order of scripts/setup)
+#   QUIRE_CARGO             path of a cargo >= 1.85: $CARGO, else from PATH, else from CARGO_HOME (as scripts/setup)
 #   QUIRE_CARGO_TARGET_DIR  cargo's --target-dir. Cargo rebuilds only what changed, so sanitizer builds, which do not
 #                           instrument Rust, share one with the Release build (CMakePresets.json): the crates are
 #                           compiled once. Also read from the environment when the cache is first written.
@@ -15,7 +15,7 @@ function(quire_find_cargo)
   endif()
   find_program(cargo_on_path cargo NO_CACHE)
   set(seen "")
-  foreach(candidate "${cargo_on_path}" "${cargo_home}/bin/cargo")
+  foreach(candidate "$ENV{CARGO}" "${cargo_on_path}" "${cargo_home}/bin/cargo")
     if(NOT EXISTS "${candidate}")
       continue()
     endif()
@@ -35,3 +35,7 @@ if(NOT default_target_dir)
   set(default_target_dir "${PROJECT_BINARY_DIR}/cargo")
 endif()
 set(QUIRE_CARGO_TARGET_DIR "${default_target_dir}" CACHE PATH "cargo's --target-dir")
+
+if("text" IN_LIST QUIRE_FOLDERS AND EXISTS ${PROJECT_SOURCE_DIR}/src/text/CMakeLists.txt)
+  quire_find_cargo()
+endif()
