@@ -1,13 +1,10 @@
-// The ModelRunner of the CPU: Model::forward over the op table, then the sampler, step by step.
+// Computes steps on the CPU: launch() does the whole step, collect() hands out its result.
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "base/memory.h"
-#include "base/status.h"
 #include "base/thread_pool.h"
 #include "engine/engine_config.h"
 #include "engine/model_runner.h"
@@ -18,46 +15,50 @@
 
 namespace quire {
 
-class CpuModelRunner final : public ModelRunner {
+class CpuModelRunner : public ModelRunner {
  public:
-  // Chooses the op table, sizes and allocates the KV pool and every buffer of a step. `config` must be valid.
-  static Result<std::unique_ptr<CpuModelRunner>> create(const EngineConfig& config,
-                                                        std::unique_ptr<Model> model);
+  // Allocates everything a step needs, the KV pool among it. `model` may be shared by several
+  // runners.
+  static Result<std::unique_ptr<CpuModelRunner>> create(std::shared_ptr<const Model> model,
+                                                        const EngineConfig& config);
 
   const RunnerInfo& info() const override { return info_; }
-  // Computes the whole step: max_in_flight is 1.
   Status launch(const ScheduledBatch& batch) override;
   Status collect(StepResult* result) override;
 
-  const KvPoolPlan& kv_plan() const { return kv_plan_; }
-  const Model& model() const { return *model_; }
-  const char* isa() const { return ops_->name; }
-  int num_threads() const { return pool_.num_threads(); }
-  ActivationType activations() const { return activations_; }
+  const KvPoolPlan& kv_pool() const { return kv_plan_; }
+  const OpTable& ops() const { return *ops_; }
+  int num_threads() const { return threads_->num_threads(); }
+  int64_t workspace_bytes() const { return workspace_.capacity(); }
+  int64_t num_kv_overflows() { return *kv_.overflows(); }
 
  private:
-  CpuModelRunner(const EngineConfig& config, std::unique_ptr<Model> model, const OpTable& ops);
-  Status allocate(const EngineConfig& config);
-  void fill_inputs(const ScheduledBatch& batch);
-  void sample(const ScheduledBatch& batch);
-  void sample_sequence(const ScheduledBatch& batch, int index, SamplerScratch& scratch);
+  CpuModelRunner(std::shared_ptr<const Model> model, Workspace workspace, KvCache kv);
 
-  std::unique_ptr<Model> model_;
-  const OpTable* ops_;
-  ActivationType activations_;
-  ThreadPool pool_;
+  void build_inputs(const ScheduledBatch& batch);
+  void forward(const ScheduledBatch& batch);
+  void sample_all(const ScheduledBatch& batch);
+  void sample_one(const ScheduledBatch& batch, int index, SamplerScratch* scratch);
+
+  std::shared_ptr<const Model> model_;
   RunnerInfo info_;
   KvPoolPlan kv_plan_;
+  const OpTable* ops_ = nullptr;
+  ActivationType activations_ = ActivationType::kInt16;
+  std::unique_ptr<ThreadPool> threads_;
+  HugeBuffer scratch_;  // [threads][kScratchBytesPerThread]
+  HugeBuffer logits_;   // [R, V] f32
+  Workspace workspace_;
   KvCache kv_;
-  Workspace workspace_ = Workspace::measuring();
-  HugeBuffer scratch_, logits_;
-  Sampler sampler_;
-  std::vector<SamplerScratch> sampler_scratch_;  // one a thread
+  std::unique_ptr<Sampler> sampler_;
+  std::vector<SamplerScratch> sampler_scratch_;  // of each thread
 
-  // Inputs of Model::forward; they keep their memory from step to step.
-  std::vector<int32_t> positions_, query_start_, kv_len_, block_tables_;
+  // The batch as the model sees it (ForwardBatch).
+  std::vector<int32_t> tokens_, positions_, query_start_, kv_len_, block_tables_;
   std::vector<int64_t> slots_;
-  std::vector<int32_t> sampled_;  // of each sequence of the batch; kInvalidToken where none was asked for
+  int block_table_stride_ = 0;
+  std::vector<int32_t> last_token_;  // of each slot
+  std::vector<int32_t> sampled_;     // of each sequence of the batch
   StepResult result_;
 };
 

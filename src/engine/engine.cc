@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/hash.h"
-#include "base/mutants.h"
 #include "engine/engine_loop.h"
 
 namespace quire {

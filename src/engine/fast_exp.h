@@ -24,7 +24,8 @@ inline float exp_nonpositive(float x) {
   p = p * r + 1.0f;
   p = p * r + 1.0f;
   const float scale = std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
-  return x > -87.0f ? p * scale : 0.0f;
+  const float result = p * scale;
+  return x > -87.0f ? result : 0.0f;
 }
 
 }  // namespace quire

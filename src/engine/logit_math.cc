@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "base/check.h"
@@ -16,11 +17,20 @@ namespace {
 constexpr int kLanes = 16;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Order-preserving: a < b as floats means key(a) < key(b). NaN sorts lowest.
+// Order-preserving: a < b as floats means key(a) < key(b); -0 equals 0 and NaN sorts lowest.
+// Without branches, for the vectoriser.
 uint32_t sort_key(float value) {
-  if (!(value == value)) return 0;
-  const uint32_t bits = std::bit_cast<uint32_t>(value == 0 ? 0.0f : value);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  bits = magnitude == 0 ? 0 : bits;
+  const auto sign = static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31);
+  const uint32_t key = bits ^ (sign | 0x80000000u);
+  return magnitude > 0x7f800000u ? 0 : key;
+}
+
+float value_of(uint32_t key) {
+  const uint32_t sign = key & 0x80000000u ? 0x80000000u : 0xffffffffu;
+  return key == 0 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(key ^ sign);
 }
 
 }  // namespace
@@ -91,34 +101,35 @@ double log_sum_exp(std::span<const float> logits, float max) {
 
 // A histogram of the keys' upper 12 bits says where the k-th largest lies; only that bin is
 // selected from.
-float kth_largest(std::span<const float> logits, int k, std::vector<float>* scratch) {
+float kth_largest(std::span<const float> logits, int k, SelectScratch* scratch) {
   QUIRE_CHECK(k >= 1 && k <= static_cast<int>(logits.size()));
   constexpr int kShift = 20;
+  scratch->keys.resize(logits.size());
+  uint32_t* keys = scratch->keys.data();
+  for (size_t i = 0; i < logits.size(); ++i) keys[i] = sort_key(logits[i]);
   std::array<int32_t, 1 << (32 - kShift)> histogram{};
-  for (float value : logits) ++histogram[sort_key(value) >> kShift];
+  for (uint32_t key : scratch->keys) ++histogram[key >> kShift];
   int above = 0;
   uint32_t bin = histogram.size() - 1;
   while (above + histogram[bin] < k) above += histogram[bin--];
-  scratch->clear();
-  for (float value : logits) {
-    if (sort_key(value) >> kShift == bin) scratch->push_back(value);
+  scratch->border.clear();
+  for (uint32_t key : scratch->keys) {
+    if (key >> kShift == bin) scratch->border.push_back(key);
   }
-  const auto kth = scratch->begin() + (k - above - 1);
-  std::nth_element(scratch->begin(), kth, scratch->end(), [](float a, float b) {
-    return sort_key(a) > sort_key(b);
-  });
-  return *kth;
+  const auto kth = scratch->border.begin() + (k - above - 1);
+  std::nth_element(scratch->border.begin(), kth, scratch->border.end(), std::greater<>());
+  return value_of(*kth);
 }
 
 void top_k(std::span<const float> logits,
            int k,
-           std::vector<float>* scratch,
+           SelectScratch* scratch,
            std::vector<TokenLogit>* out) {
   out->clear();
   if (k == 0) return;
   const uint32_t least = sort_key(kth_largest(logits, k, scratch));
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (sort_key(logits[i]) >= least) out->push_back({static_cast<int32_t>(i), logits[i]});
+    if (scratch->keys[i] >= least) out->push_back({static_cast<int32_t>(i), logits[i]});
   }
   std::ranges::sort(*out, [](const TokenLogit& a, const TokenLogit& b) {
     const uint32_t key_a = sort_key(a.logit), key_b = sort_key(b.logit);

@@ -28,12 +28,15 @@ double exp_weights(std::span<const float> logits,
                    std::span<float> weights);
 
 // The k-th largest value, 1 <= k <= V. *scratch keeps its memory from call to call.
-float kth_largest(std::span<const float> logits, int k, std::vector<float>* scratch);
+struct SelectScratch {
+  std::vector<uint32_t> keys, border;
+};
+float kth_largest(std::span<const float> logits, int k, SelectScratch* scratch);
 
 // The k largest, largest first, lower token first among equals.
 void top_k(std::span<const float> logits,
            int k,
-           std::vector<float>* scratch,
+           SelectScratch* scratch,
            std::vector<TokenLogit>* out);
 
 // 1 + how many logits are greater.

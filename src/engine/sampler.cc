@@ -53,11 +53,9 @@ int32_t Sampler::sample(int slot_index,
     token = argmax(logits);
   } else {
     keep_tokens(logits, p, scratch);
-    const uint64_t draw = mutant("sampler_seed_only") ? 0 : static_cast<uint64_t>(position);
-    double left = philox_uniform(*p.seed, draw);
-    double sum = 0;
-    for (float weight : scratch->weights) sum += weight;
-    left *= sum;
+    const uint64_t draw =
+        mutant("engine_draw_ignores_position") ? 0 : static_cast<uint64_t>(position);
+    double left = philox_uniform(*p.seed, draw) * scratch->total;
     for (size_t i = 0; i < scratch->kept.size(); ++i) {
       if (scratch->weights[i] == 0) continue;
       token = scratch->kept[i];
@@ -109,15 +107,16 @@ void Sampler::penalise(const Slot& slot, std::span<float> logits) const {
 
 namespace {
 
-// Places of scratch->kept in descending order of logit, lower ids first among equals.
+// Orders places of scratch->kept by logit, largest first, lower ids first among equals.
 bool more_likely(const SamplerScratch& s, int32_t a, int32_t b) {
   return s.kept_logits[a] != s.kept_logits[b] ? s.kept_logits[a] > s.kept_logits[b] : a < b;
 }
 
-// The number of leading places of scratch->border, in order of likelihood, whose weights first
-// reach `wanted`; those places come to the front. Selection by halves: linear, no sort.
-size_t cut_border(double wanted, SamplerScratch* s) {
+// Keeps of scratch->border, in order of likelihood, as few as reach `wanted`, and drops the others:
+// their weights become 0. Returns the weight kept. Selection by halves: linear, no sort.
+double cut_border(double wanted, SamplerScratch* s) {
   auto& places = s->border;
+  if (places.empty()) return 0;
   size_t low = 0, high = places.size();
   double reached = 0;
   while (high - low > 1) {
@@ -135,35 +134,39 @@ size_t cut_border(double wanted, SamplerScratch* s) {
       low = middle;
     }
   }
-  return low + 1;
+  for (size_t i = low + 1; i < places.size(); ++i) s->weights[places[i]] = 0;
+  return reached + s->weights[places[low]];
 }
 
-// Weights fall into bins by their exponent; only the bin in which top_p is reached is looked at
-// more closely. Dropped tokens get weight 0.
-void apply_top_p(
-    double top_p, double sum, float max, float inverse_temperature, SamplerScratch* s) {
+// Weights fall into bins by their logarithm; only the bin in which top_p is reached is looked at
+// more closely.
+void apply_top_p(double top_p, float max, float inverse_temperature, SamplerScratch* s) {
   constexpr int kBins = 1024;
-  constexpr float kBinsPerUnit = 32;  // of log probability
-  const auto bin_of = [&](size_t i) {
-    const float distance = (max - s->kept_logits[i]) * inverse_temperature * kBinsPerUnit;
-    return distance < kBins - 1 ? static_cast<int>(distance) : kBins - 1;
-  };
+  constexpr float kWidest = 32;  // in log probability; what is rarer shares the last bin
+  const size_t count = s->kept.size();
+  float min = max;
+  for (float logit : s->kept_logits) min = logit < min ? logit : min;
+  const float range = std::min(kWidest, (max - min) * inverse_temperature);
+  const float scale = range > 0 ? inverse_temperature * (kBins - 1) / range : 0;
+  s->bins.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    const float bin = (max - s->kept_logits[i]) * scale;
+    s->bins[i] = bin < kBins - 1 ? static_cast<int32_t>(bin) : kBins - 1;
+  }
   double mass[kBins] = {};
-  for (size_t i = 0; i < s->kept.size(); ++i) mass[bin_of(i)] += s->weights[i];
-  const double wanted = top_p * sum;
+  for (size_t i = 0; i < count; ++i) mass[s->bins[i]] += s->weights[i];
+  const double wanted = top_p * s->total;
   double reached = 0;
   int border_bin = 0;
   while (border_bin < kBins - 1 && reached + mass[border_bin] < wanted) {
     reached += mass[border_bin++];
   }
   s->border.clear();
-  for (size_t i = 0; i < s->kept.size(); ++i) {
-    const int bin = bin_of(i);
-    if (bin == border_bin) s->border.push_back(static_cast<int32_t>(i));
-    if (bin > border_bin) s->weights[i] = 0;
+  for (size_t i = 0; i < count; ++i) {
+    if (s->bins[i] == border_bin) s->border.push_back(static_cast<int32_t>(i));
+    s->weights[i] = s->bins[i] > border_bin ? 0 : s->weights[i];
   }
-  const size_t num_kept = s->border.empty() ? 0 : cut_border(wanted - reached, s);
-  for (size_t i = num_kept; i < s->border.size(); ++i) s->weights[s->border[i]] = 0;
+  s->total = reached + cut_border(wanted - reached, s);
 }
 
 // The logit below which min-p and top-k drop a token.
@@ -207,8 +210,8 @@ void keep_tokens(std::span<const float> logits, const SamplingParams& p, Sampler
   }
   const auto inverse_temperature = static_cast<float>(1 / p.temperature);
   s->weights.resize(s->kept.size());
-  const double sum = exp_weights(s->kept_logits, max, inverse_temperature, s->weights);
-  if (p.top_p < 1) apply_top_p(p.top_p, sum, max, inverse_temperature, s);
+  s->total = exp_weights(s->kept_logits, max, inverse_temperature, s->weights);
+  if (p.top_p < 1) apply_top_p(p.top_p, max, inverse_temperature, s);
 }
 
 LogprobList logprobs_of(std::span<const float> logits,

@@ -26,8 +26,10 @@ struct SamplerScratch {
   std::vector<float> logits;                // [V] after bias and penalties
   std::vector<int32_t> kept;                // token ids
   std::vector<float> kept_logits, weights;  // of the kept tokens
-  std::vector<float> select;
+  double total = 0;                         // of the weights
+  SelectScratch select;
   std::vector<TokenLogit> top;
+  std::vector<int32_t> bins;    // of the kept tokens, by probability
   std::vector<int32_t> border;  // places in `kept` between which top-p cuts
 };
 
@@ -73,8 +75,8 @@ class Sampler {
 };
 
 // The distribution that temperature, min-p, top-k and top-p leave of `logits`: scratch->kept, token
-// ids in increasing order, and scratch->weights, proportional to their probabilities. Empty if the
-// logits have no finite maximum.
+// ids in increasing order, scratch->weights, proportional to their probabilities (0: dropped), and
+// scratch->total, their sum. Empty if the logits have no finite maximum.
 void keep_tokens(std::span<const float> logits,
                  const SamplingParams& sampling,
                  SamplerScratch* scratch);

@@ -56,7 +56,7 @@ struct ScheduledBatch {
 
 // Where the KV of `position` lies in a sequence with these blocks: block * block_size + offset.
 inline int64_t kv_slot(std::span<const BlockId> blocks, int position, int block_size) {
-  if (mutant("runner_slot_off_by_one")) position += position % block_size + 1 < block_size;
+  if (mutant("engine_slot_off_by_one")) position += position % block_size + 1 < block_size;
   return int64_t{blocks[position / block_size]} * block_size + position % block_size;
 }
 

@@ -20,11 +20,11 @@ Result<std::unique_ptr<Llm>> Llm::load(LlmConfig config) {
   llm->model_config_ = loaded.model->config();
   llm->report_.weight_bytes = loaded.weight_bytes;
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<CpuModelRunner> runner,
-                         CpuModelRunner::create(config.engine, std::move(loaded.model)));
-  llm->report_.kv_plan = runner->kv_plan();
-  llm->report_.isa = runner->isa();
+                         CpuModelRunner::create(std::move(loaded.model), config.engine));
+  llm->report_.kv_plan = runner->kv_pool();
+  llm->report_.isa = runner->ops().name;
   llm->report_.num_threads = runner->num_threads();
-  config.engine.max_model_len = runner->kv_plan().max_model_len;
+  config.engine.max_model_len = runner->kv_pool().max_model_len;
   llm->engine_config_ = config.engine;
   QUIRE_ASSIGN_OR_RETURN(llm->engine_, Engine::create(config.engine, std::move(runner)));
   llm->tokenizer_pool_ =
