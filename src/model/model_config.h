@@ -19,6 +19,8 @@ struct RopeConfig {
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   double beta_fast = 32.0, beta_slow = 1.0;              // yarn
   double attention_factor = 0.0;                         // yarn; 0 = the formula's default
+  double mscale = 0.0, mscale_all_dim = 0.0;             // yarn; 0 = not given
+  bool truncate = true;                                  // yarn: round the correction range
   int original_max_position = 0;
   std::vector<double> frequency_factors;  // GGUF rope_freqs.weight: divides each inverse frequency
 };
@@ -39,7 +41,8 @@ struct ModelConfig {
   bool tie_embeddings = false;
   bool attention_bias = false;  // q, k, v (and o where the architecture has it)
   bool mlp_bias = false;
-  int sliding_window = 0;  // 0: full attention
+  int sliding_window = 0;      // tokens a query sees, itself included; 0: full attention
+  int first_window_layer = 0;  // layers below it use full attention (Qwen2 max_window_layers)
   // OPT
   bool norm_before = true;  // do_layer_norm_before
   bool final_norm = true;   // false: OPT with _remove_final_layer_norm or post-norm
@@ -55,5 +58,16 @@ struct GenerationDefaults {
   double temperature = -1, top_p = -1, min_p = -1, repetition_penalty = -1;
   int top_k = -1, max_new_tokens = -1;
 };
+
+inline constexpr int kMaxLayers = 1024;
+inline constexpr int kMaxHiddenSize = 1 << 17;
+inline constexpr int kMaxIntermediateSize = 1 << 19;
+inline constexpr int kMaxHeads = 1024;
+inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kMaxVocabSize = 1 << 22;
+inline constexpr int kMaxContext = 1 << 24;
+
+// Whether the numbers make a model that can be built: in range, and consistent with one another.
+Status validate_config(const ModelConfig& config);
 
 }  // namespace quire
