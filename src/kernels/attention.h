@@ -7,14 +7,17 @@
 //   q'_d = q_d * scale                                                      (one rounding)
 //   s_j  = fma chain over d = 0, 1, ..., D-1 of q'_d * k_j,d, starting at 0
 // Keys are taken in tiles of kAttentionTile tokens aligned to position 0; a tile without a visible
-// key is skipped; an invisible key of a visible tile has weight 0. Online softmax inside a partial
-// of kAttentionPartial tokens aligned to position 0, from m = -inf, l = 0, o = 0:
-//   m' = max(m, max_j s_j);  c = exp(m - m') (0 for m = -inf);  w_j = exp(s_j - m')
+// key is skipped. Online softmax inside a partial of kAttentionPartial tokens aligned to position
+// 0, from m = -inf, l = 0, o = 0, over the visible keys j of a tile:
+//   m' = max(m, max_j s_j);  c = e(m - m') (0 for m = -inf);  w_j = e(s_j - m')
 //   l  = l * c + sum_j w_j,  the sum taken over lanes j mod 16 in increasing j, then lanes folded
 //                            8+8, 4+4, 2+2, 1+1 (lane i with lane i + half)
 //   o_d = o_d * c, then o_d = fma(w_j, v_j,d, o_d) for increasing j;  m = m'
-// Partials are merged in increasing order into (M, L, O) = the first partial, then
-//   M' = max(M, m); a = exp(M - M'); b = exp(m - M'); L = L*a + l*b; O_d = O_d*a + o_d*b (mul, mul,
+// e(x) is exp(x) within 2 ulp for -87 <= x <= 0, and 0 below: no denormal weights. fma rounds once;
+// on the generic level, which has no FMA, twice. An invisible key takes part in nothing: neither
+// its key nor its value is multiplied, so that another row's infinities cannot come in.
+// Partials with a visible key are merged in increasing order: (M, L, O) = the first of them, then
+//   M' = max(M, m); a = e(M - M'); b = e(m - M'); L = L*a + l*b; O_d = O_d*a + o_d*b (mul, mul,
 //   add)
 // and the output is O_d / L.
 //

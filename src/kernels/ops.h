@@ -32,7 +32,8 @@ struct Parallel {
   void (*run)(void* pool, void (*body)(void* arg, int32_t thread, int32_t num_threads), void* arg);
 };
 
-// Scratch memory of one thread: private to it, valid during one op, 64-byte aligned.
+// Scratch memory of one thread, 64-byte aligned. An op may use all of it, in any thread, until it
+// returns.
 inline constexpr int64_t kScratchBytesPerThread = 8 << 20;
 
 struct ExecContext {
@@ -171,8 +172,8 @@ struct TopKArgs {
 // `dtype` (kF32, kF16 or kBF16): keys have tokens in lanes.
 struct KvLayout {
   DType dtype;
-  int32_t block_size;  // B, a power of two in [1, 256]
-  int32_t num_kv_heads, head_dim;
+  int32_t block_size;              // B, a power of two in [1, 256]
+  int32_t num_kv_heads, head_dim;  // head_dim <= 1024
 };
 
 // Writes k, v [T, K*D] to slots[t] = block * B + offset. A value beyond the range of f16 is
@@ -190,8 +191,8 @@ struct KvWriteArgs {
 // query_start[s] .. query_start[s+1]) has position kv_len[s] - num_queries + i and sees positions
 // (position - window, position].
 struct AttentionArgs {
-  ConstMatF q;  // [T, H*D]
-  int32_t num_heads;
+  ConstMatF q;        // [T, H*D]
+  int32_t num_heads;  // H, a multiple of K
   KvLayout layout;
   const unsigned char* kv_layer;
   int32_t num_seqs;
@@ -208,10 +209,13 @@ struct AttentionArgs {
 // ---- The table
 // ------------------------------------------------------------------------------------
 
-#define QUIRE_OPS(X)                \
-  X(quantize, QuantizeArgs)         \
-  X(linear, LinearArgs)             \
-  X(embedding, EmbeddingArgs)       \
+// Ops on packed weights, whose integer kernels differ most between levels, and all others.
+#define QUIRE_MATRIX_OPS(X) \
+  X(quantize, QuantizeArgs) \
+  X(linear, LinearArgs)     \
+  X(embedding, EmbeddingArgs)
+
+#define QUIRE_OTHER_OPS(X)          \
   X(rms_norm, RmsNormArgs)          \
   X(add_rms_norm, AddRmsNormArgs)   \
   X(head_rms_norm, HeadRmsNormArgs) \
@@ -224,6 +228,10 @@ struct AttentionArgs {
   X(top_k, TopKArgs)                \
   X(kv_write, KvWriteArgs)          \
   X(attention, AttentionArgs)
+
+#define QUIRE_OPS(X)  \
+  QUIRE_MATRIX_OPS(X) \
+  QUIRE_OTHER_OPS(X)
 
 struct OpTable {
   const char* name;  // "ref", "generic", "avx2", "avx512", "avx512_vnni"

@@ -1,6 +1,6 @@
-// What each CPU level's units define. A level's namespace holds one function per op of QUIRE_OPS; the
-// matrix ops come from gemm_<level>.cc, the others from isa_<level>.cc; tables.cc lists them.
-// avx512_vnni has its own matrix ops and shares the others with avx512.
+// What each CPU level's units define, in a namespace of its own: the matrix ops in gemm_<level>.cc,
+// the others in isa_<level>.cc. tables.cc lists them. avx512_vnni has its own matrix ops and shares
+// the others with avx512.
 #pragma once
 
 #include "kernels/ops.h"
@@ -18,7 +18,7 @@ namespace avx512 {
 QUIRE_OPS(QUIRE_DECLARE_OP)
 }
 namespace avx512_vnni {
-QUIRE_OPS(QUIRE_DECLARE_OP)
+QUIRE_MATRIX_OPS(QUIRE_DECLARE_OP)
 }
 #undef QUIRE_DECLARE_OP
 

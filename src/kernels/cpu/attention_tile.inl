@@ -1,0 +1,315 @@
+// Attention, part 1: one tile of 64 keys against a few query rows, in the normative order of
+// kernels/attention.h. Part 2 (attention.inl) splits a step into jobs and walks their tiles.
+
+constexpr int kTile = kAttentionTile;
+constexpr int kLanes = 16;  // the lanes of the order's sums, whatever the vector width
+constexpr int kMaxSegments = 4;
+
+// A run of keys of one tile that lie side by side: a part of one KV block as it is cached, or the
+// whole tile widened to f32. Tokens [begin, end) of the tile; `keys` [D][key_stride] and `values`
+// [tokens][value_stride] point at token `begin`. begin and end are multiples of kLanes.
+template <class T>
+struct Segment {
+  int begin, end;
+  const T* keys;
+  const T* values;
+  int64_t key_stride, value_stride;
+};
+
+template <class T>
+struct TileView {
+  Segment<T> segments[kMaxSegments];
+  int num_segments;
+};
+
+// The query rows of a job and what is known of each. O [rows][padded D].
+struct RowStates {
+  int64_t head_dim;          // D
+  int64_t padded_dim;        // D rounded up to kLanes
+  const float* q;            // [rows][D], scaled
+  float* weights;            // [kTileRows][kTile]: scores, then weights, of the rows at hand
+  const int32_t* first_key;  // [rows]: the first visible position, and
+  const int32_t* end_key;    // [rows]: one beyond the last
+  float* m;
+  float* l;
+  float* o;
+};
+
+// c[r][:] = (scale ? c[r][:] * scale[r] : 0), then += a[r][i] * b[i][:] for increasing i < k: a
+// chain of FMAs for each element. R x C vectors in registers.
+template <int R, int C, class T>
+QUIRE_INLINE void multiply_block(const float* a,
+                                 int64_t a_stride,
+                                 const T* b,
+                                 int64_t b_stride,
+                                 int64_t k,
+                                 const float* scale,
+                                 float* c,
+                                 int64_t c_stride) {
+  F32 acc[R][C];
+  QUIRE_UNROLL
+  for (int r = 0; r < R; ++r) {
+    QUIRE_UNROLL
+    for (int j = 0; j < C; ++j) {
+      acc[r][j] =
+          scale == nullptr ? set1(0) : mul(load(c + r * c_stride + j * kWidth), set1(scale[r]));
+    }
+  }
+  for (int64_t i = 0; i < k; ++i) {
+    F32 row[C];
+    QUIRE_UNROLL
+    for (int j = 0; j < C; ++j) row[j] = load_kv(b + i * b_stride + j * kWidth);
+    QUIRE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const F32 x = set1(a[r * a_stride + i]);
+      QUIRE_UNROLL
+      for (int j = 0; j < C; ++j) acc[r][j] = fma(x, row[j], acc[r][j]);
+    }
+  }
+  QUIRE_UNROLL
+  for (int r = 0; r < R; ++r) {
+    QUIRE_UNROLL
+    for (int j = 0; j < C; ++j) store(c + r * c_stride + j * kWidth, acc[r][j]);
+  }
+}
+
+// multiply_block over `vectors` columns, C at a time, then C / 2, ...
+template <int R, int C, class T>
+inline void multiply_columns(const float* a,
+                             int64_t a_stride,
+                             const T* b,
+                             int64_t b_stride,
+                             int64_t k,
+                             const float* scale,
+                             float* c,
+                             int64_t c_stride,
+                             int64_t vectors) {
+  int64_t v = 0;
+  for (; v + C <= vectors; v += C) {
+    multiply_block<R, C>(a, a_stride, b + v * kWidth, b_stride, k, scale, c + v * kWidth, c_stride);
+  }
+  if constexpr (C > 1) {
+    if (v < vectors) {
+      multiply_columns<R, C / 2>(
+          a, a_stride, b + v * kWidth, b_stride, k, scale, c + v * kWidth, c_stride, vectors - v);
+    }
+  }
+}
+
+// The widest power of two of columns that keeps R rows of accumulators in registers.
+constexpr int columns_for(int rows) {
+  int columns = 8;
+  while (columns > 1 && rows * columns > kTileRows * kTileVectors) columns /= 2;
+  return columns;
+}
+
+// c [rows][columns] as above for 1 <= rows <= kTileRows; columns is a multiple of kWidth.
+template <class T, int R = kTileRows>
+inline void multiply(int rows,
+                     const float* a,
+                     int64_t a_stride,
+                     const T* b,
+                     int64_t b_stride,
+                     int64_t k,
+                     const float* scale,
+                     float* c,
+                     int64_t c_stride,
+                     int64_t columns) {
+  if (rows == R) {
+    multiply_columns<R, columns_for(R)>(
+        a, a_stride, b, b_stride, k, scale, c, c_stride, columns / kWidth);
+  } else if constexpr (R > 1) {
+    multiply<T, R - 1>(rows, a, a_stride, b, b_stride, k, scale, c, c_stride, columns);
+  }
+}
+
+// Scores s of tokens [begin, end) of the tile -> weights; [lo, hi) are visible. Updates m and l and
+// returns the factor for o. begin and end are multiples of kLanes.
+inline float softmax_tile(float* s, int begin, int end, int lo, int hi, float* m, float* l) {
+  const F32 lowest = set1(-__builtin_inff());
+  F32 largest = lowest;
+  for (int j = begin; j < end; j += kWidth) {
+    F32 x = load(s + j);
+    if (j < lo || j + kWidth > hi) {
+      x = lanes_between(x, lo - j, hi - j, lowest);
+      store(s + j, x);
+    }
+    largest = max(largest, x);
+  }
+  const float tile_max = fold_max(largest);
+  const float old_max = *m;
+  const float new_max = old_max > tile_max ? old_max : tile_max;
+  const F32 shift = set1(new_max);
+  constexpr int kHalves = kLanes / kWidth;
+  F32 sums[kHalves];
+  for (int h = 0; h < kHalves; ++h) sums[h] = set1(0);
+  for (int j = begin; j < end; j += kLanes) {
+    QUIRE_UNROLL
+    for (int h = 0; h < kHalves; ++h) {
+      const F32 w = exp_weight(sub(load(s + j + h * kWidth), shift));
+      store(s + j + h * kWidth, w);
+      sums[h] = add(sums[h], w);
+    }
+  }
+  F32 sum = sums[0];
+  for (int h = 1; h < kHalves; ++h) sum = add(sum, sums[h]);
+  const float factor =
+      old_max == -__builtin_inff() ? 0 : first(exp_weight(set1(old_max - new_max)));
+  *m = new_max;
+  *l = *l * factor + fold_add(sum);
+  return factor;
+}
+
+QUIRE_INLINE int larger(int a, int b) { return a > b ? a : b; }
+QUIRE_INLINE int smaller(int a, int b) { return a < b ? a : b; }
+
+// The rows at hand: their visible ranges inside the tile and the factors that o still needs.
+struct RowGroup {
+  int row, count;
+  int lo[kTileRows], hi[kTileRows];
+  float factor[kTileRows];
+};
+
+// o of rows [r, r + count) of the group += weights * values, tokens [begin, end) of the tile.
+template <class T>
+QUIRE_INLINE void add_values(const RowStates& s,
+                             RowGroup& g,
+                             int r,
+                             int count,
+                             const Segment<T>& segment,
+                             int begin,
+                             int end) {
+  begin = larger(begin, segment.begin);
+  end = smaller(end, segment.end);
+  if (begin >= end) return;
+  multiply<T>(count,
+              s.weights + r * kTile + begin,
+              kTile,
+              segment.values + (begin - segment.begin) * segment.value_stride,
+              segment.value_stride,
+              end - begin,
+              g.factor + r,
+              s.o + (g.row + r) * s.padded_dim,
+              s.padded_dim,
+              (s.head_dim + kWidth - 1) / kWidth * kWidth);
+  for (int i = r; i < r + count; ++i) g.factor[i] = 1.0F;
+}
+
+// Values of a segment into o. An invisible key is skipped, not multiplied by 0: its value may be
+// another row's infinity. All rows go together over the tokens that all of them see; what only
+// some see, before and after, goes row by row, which keeps each row's order.
+template <class T>
+QUIRE_INLINE void add_segment(const RowStates& s, RowGroup& g, const Segment<T>& segment) {
+  int lo = g.lo[0];
+  int hi = g.hi[0];
+  for (int r = 1; r < g.count; ++r) {
+    lo = larger(lo, g.lo[r]);
+    hi = smaller(hi, g.hi[r]);
+  }
+  if (lo >= hi) lo = hi = kTile;  // nothing in common
+  for (int r = 0; r < g.count; ++r) {
+    if (g.lo[r] < lo) add_values(s, g, r, 1, segment, g.lo[r], smaller(lo, g.hi[r]));
+  }
+  add_values(s, g, 0, g.count, segment, lo, hi);
+  for (int r = 0; r < g.count; ++r) {
+    if (g.hi[r] > hi) add_values(s, g, r, 1, segment, larger(hi, g.lo[r]), g.hi[r]);
+  }
+}
+
+template <class T>
+QUIRE_INLINE void prefetch_range(const T* p, int64_t elements) {
+  const char* byte = reinterpret_cast<const char*>(p);
+  for (int64_t i = 0; i < elements * static_cast<int64_t>(sizeof(T)); i += 64) prefetch(byte + i);
+}
+
+template <class T>
+QUIRE_INLINE void prefetch_keys(const Segment<T>& segment, int64_t head_dim) {
+  const int64_t tokens = segment.end - segment.begin;
+  if (segment.key_stride == tokens) {
+    prefetch_range(segment.keys, tokens * head_dim);
+    return;
+  }
+  for (int64_t d = 0; d < head_dim; ++d) {
+    prefetch_range(segment.keys + d * segment.key_stride, tokens);
+  }
+}
+
+// Tile of keys [position, position + 64) for rows [row_begin, row_end), each of which sees at least
+// one of its keys. `next`: the tile that comes after, fetched meanwhile; may be empty.
+template <class T>
+inline void attend_tile(const RowStates& s,
+                        const TileView<T>& tile,
+                        const TileView<T>& next,
+                        int32_t position,
+                        int row_begin,
+                        int row_end) {
+  for (int row = row_begin; row < row_end; row += kTileRows) {
+    RowGroup g;
+    g.row = row;
+    g.count = smaller(kTileRows, row_end - row);
+    int begin = kTile;
+    int end = 0;
+    for (int r = 0; r < g.count; ++r) {
+      g.lo[r] = larger(0, s.first_key[row + r] - position);
+      g.hi[r] = smaller(kTile, s.end_key[row + r] - position);
+      begin = smaller(begin, g.lo[r] / kLanes * kLanes);
+      end = larger(end, (g.hi[r] + kLanes - 1) / kLanes * kLanes);
+    }
+    for (int i = 0; i < tile.num_segments; ++i) {
+      const Segment<T>& segment = tile.segments[i];
+      if (i < next.num_segments) {
+        const Segment<T>& ahead = next.segments[i];
+        prefetch_keys(ahead, s.head_dim);
+      }
+      const int from = larger(begin, segment.begin);
+      const int to = smaller(end, segment.end);
+      if (from >= to) continue;
+      multiply<T>(g.count,
+                  s.q + row * s.head_dim,
+                  s.head_dim,
+                  segment.keys + (from - segment.begin),
+                  segment.key_stride,
+                  s.head_dim,
+                  nullptr,
+                  s.weights + from,
+                  kTile,
+                  to - from);
+    }
+    for (int r = 0; r < g.count; ++r) {
+      g.factor[r] = softmax_tile(
+          s.weights + r * kTile, begin, end, g.lo[r], g.hi[r], s.m + row + r, s.l + row + r);
+    }
+    for (int i = 0; i < tile.num_segments; ++i) {
+      if (i < next.num_segments) {
+        const Segment<T>& ahead = next.segments[i];
+        prefetch_range(ahead.values, (ahead.end - ahead.begin) * ahead.value_stride);
+      }
+      add_segment(s, g, tile.segments[i]);
+    }
+  }
+}
+
+// Merges the partial (m, l, o) of one row into the total (M, L, O); l = 0: it has no visible key.
+inline void merge_partial(float m,
+                          float l,
+                          const float* o,
+                          int64_t padded_dim,
+                          float* total_m,
+                          float* total_l,
+                          float* total_o) {
+  if (l == 0) return;
+  if (*total_l == 0) {
+    for (int64_t d = 0; d < padded_dim; d += kWidth) store(total_o + d, load(o + d));
+    *total_m = m;
+    *total_l = l;
+    return;
+  }
+  const float new_m = *total_m > m ? *total_m : m;
+  const F32 a = exp_weight(set1(*total_m - new_m));
+  const F32 b = exp_weight(set1(m - new_m));
+  for (int64_t d = 0; d < padded_dim; d += kWidth) {
+    store(total_o + d, add(mul(load(total_o + d), a), mul(load(o + d), b)));
+  }
+  *total_m = new_m;
+  *total_l = *total_l * first(a) + l * first(b);
+}

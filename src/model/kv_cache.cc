@@ -1,0 +1,31 @@
+#include "model/kv_cache.h"
+
+#include <utility>
+
+#include "kernels/backend.h"
+
+namespace quire {
+
+Result<KvCache> KvCache::allocate(KvLayout layout, int num_layers, int64_t num_blocks) {
+  QUIRE_CHECK(num_layers > 0);
+  if (num_blocks < 1) {
+    return invalid_argument("the KV cache has " + std::to_string(num_blocks) +
+                            " blocks; it needs at least 1 (raise --kv-cache-memory-bytes)");
+  }
+  KvCache cache;
+  cache.layout_ = layout;
+  cache.num_layers_ = num_layers;
+  cache.num_blocks_ = num_blocks;
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(num_blocks, kv_block_bytes(layout), &cache.layer_bytes_) ||
+      __builtin_mul_overflow(cache.layer_bytes_, static_cast<int64_t>(num_layers), &bytes)) {
+    return resource_exhausted("a KV cache of " + std::to_string(num_blocks) +
+                              " blocks is larger than any memory; lower "
+                              "--kv-cache-memory-bytes");
+  }
+  QUIRE_ASSIGN_OR_RETURN(
+      cache.buffer_, HugeBuffer::allocate(bytes, "the KV cache (lower --kv-cache-memory-bytes)"));
+  return cache;
+}
+
+}  // namespace quire
