@@ -148,7 +148,12 @@ void quantize_group(const float* x,
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
   alignas(64) int32_t q[32] = {};
   if (inverse != 0.0f) {
-    for (int64_t i = 0; i < n; ++i) q[i] = static_cast<int32_t>(x[i] * inverse + kRound - kRound);
+    alignas(64) float padded[32] = {};
+    if (n < 32) {
+      for (int64_t i = 0; i < n; ++i) padded[i] = x[i];
+      x = padded;
+    }
+    for (int i = 0; i < 32; ++i) q[i] = static_cast<int32_t>(x[i] * inverse + kRound - kRound);
   }
   store_codes(q, rows.type, rows.codes(row) + g * 64);
   int32_t low = 0, high = 0;

@@ -14,12 +14,43 @@ struct UnpackedBlock {
 };
 
 void store_codes(const int32_t* q, ActivationType, unsigned char* to) {
-  int16_t* out = reinterpret_cast<int16_t*>(to);
-  for (int t = 0; t < 32; t += 4) {
-    out[t] = static_cast<int16_t>(q[t]);
-    out[t + 1] = static_cast<int16_t>(q[t + 2]);
-    out[t + 2] = static_cast<int16_t>(q[t + 1]);
-    out[t + 3] = static_cast<int16_t>(q[t + 3]);
+  const __m256i swap = _mm256_setr_epi8(0,
+                                        1,
+                                        4,
+                                        5,
+                                        2,
+                                        3,
+                                        6,
+                                        7,
+                                        8,
+                                        9,
+                                        12,
+                                        13,
+                                        10,
+                                        11,
+                                        14,
+                                        15,
+                                        0,
+                                        1,
+                                        4,
+                                        5,
+                                        2,
+                                        3,
+                                        6,
+                                        7,
+                                        8,
+                                        9,
+                                        12,
+                                        13,
+                                        10,
+                                        11,
+                                        14,
+                                        15);
+  const __m256i* from = reinterpret_cast<const __m256i*>(q);
+  for (int i = 0; i < 2; ++i) {
+    const __m256i a = _mm256_loadu_si256(from + 2 * i), b = _mm256_loadu_si256(from + 2 * i + 1);
+    const __m256i codes = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to) + i, _mm256_shuffle_epi8(codes, swap));
   }
 }
 
@@ -94,8 +125,8 @@ QUIRE_INLINE void add_pairs(const int16_t* w,
       int32_t pair;
       __builtin_memcpy(&pair, x + r * stride + 4 * p, 4);
       const VI b = all_32(pair);
-      sum[r][0] = add_32(sum[r][0], madd_16(w0, b));
-      sum[r][1] = add_32(sum[r][1], madd_16(w1, b));
+      add_madd_16(&sum[r][0], w0, b);
+      add_madd_16(&sum[r][1], w1, b);
     }
   }
 }
@@ -185,8 +216,8 @@ QUIRE_INLINE void add_quad(
       int32_t pair;
       __builtin_memcpy(&pair, x + r * stride + 4 * (2 * (s + 4 * h) + i), 4);
       const VI b = all_32(pair);
-      sum[r][0] = add_32(sum[r][0], madd_16(w[0][i], b));
-      sum[r][1] = add_32(sum[r][1], madd_16(w[1][i], b));
+      add_madd_16(&sum[r][0], w[0][i], b);
+      add_madd_16(&sum[r][1], w[1][i], b);
     }
   }
 }

@@ -19,7 +19,14 @@ QUIRE_INLINE VI add_32(VI a, VI b) { return _mm256_add_epi32(a, b); }
 QUIRE_INLINE VI sub_32(VI a, VI b) { return _mm256_sub_epi32(a, b); }
 QUIRE_INLINE VI sub_16(VI a, VI b) { return _mm256_sub_epi16(a, b); }
 QUIRE_INLINE VI mul_32(VI a, VI b) { return _mm256_mullo_epi32(a, b); }
-QUIRE_INLINE VI madd_16(VI a, VI b) { return _mm256_madd_epi16(a, b); }
+// sum += products of 16-bit pairs. One piece of assembly, because g++ 12 otherwise hoists products
+// of several sums above their additions and spills sums for want of registers.
+QUIRE_INLINE void add_madd_16(VI* sum, VI a, VI b) {
+  VI product;
+  __asm__("vpmaddwd %[b], %[a], %[product]\n\tvpaddd %[product], %[sum], %[sum]"
+          : [sum] "+v"(*sum), [product] "=&v"(product)
+          : [a] "v"(a), [b] "v"(b));
+}
 QUIRE_INLINE VI shift_left_32(VI v, int n) { return _mm256_sll_epi32(v, _mm_cvtsi32_si128(n)); }
 QUIRE_INLINE VI shift_right_32(VI v, int n) { return _mm256_srl_epi32(v, _mm_cvtsi32_si128(n)); }
 // In 16-bit lanes; to the left if n < 0.
