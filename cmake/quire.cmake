@@ -1,13 +1,21 @@
 # Compiler settings shared by every target, and the two functions that declare a library or a test binary.
 add_library(quire_options INTERFACE)
 target_include_directories(quire_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(quire_options INTERFACE -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden
+target_compile_options(quire_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+                                               -fvisibility=hidden
                                                -ffp-contract=off)
 target_link_libraries(quire_options INTERFACE Threads::Threads)
 if(QUIRE_SANITIZE)
   target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer -g
                                                  -fno-sanitize-recover=all)
   target_link_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE})
+endif()
+
+if(QUIRE_FUZZ)
+  target_compile_options(quire_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+if(QUIRE_MUTANTS)
+  target_compile_definitions(quire_options INTERFACE QUIRE_MUTANTS=1)
 endif()
 
 # quire_library(NAME [DEPS target...]): every .cc directly in the calling folder becomes static library quire_NAME.
@@ -30,4 +38,18 @@ function(quire_test name)
   if(ARG_LABELS)
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")
   endif()
+endfunction()
+
+# quire_all_libraries(OUT): the libraries of src/ that exist, for tools that may use any of them.
+function(quire_all_libraries out)
+  set(found "")
+  foreach(folder ${QUIRE_FOLDERS})
+    if(TARGET quire_${folder})
+      get_target_property(type quire_${folder} TYPE)
+      if(NOT type STREQUAL EXECUTABLE)
+        list(PREPEND found quire_${folder})
+      endif()
+    endif()
+  endforeach()
+  set(${out} ${found} PARENT_SCOPE)
 endfunction()

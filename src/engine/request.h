@@ -24,18 +24,20 @@ struct SamplingParams {
   double repetition_penalty = 1.0;  // over prompt and output
   double presence_penalty = 0.0;    // over output
   double frequency_penalty = 0.0;   // over output
-  std::vector<std::pair<int32_t, float>> logit_bias;
-  std::vector<int32_t> allowed_token_ids;  // empty: all
-  std::vector<int32_t> banned_token_ids;
+  std::vector<std::pair<int32_t, float>> logit_bias = {};
+  std::vector<int32_t> allowed_token_ids = {};  // empty: all
+  std::vector<int32_t> banned_token_ids = {};
   int min_tokens = 0;
-  int max_tokens = 16;
-  std::vector<int32_t> stop_token_ids;
+  int max_tokens = 16;  // 0: compute the prompt only (prompt_logprobs, a warm prefix cache)
+  std::vector<int32_t> stop_token_ids = {};
   bool ignore_eos = false;
-  std::optional<uint64_t> seed;  // absent: the engine draws one and reports nothing
-  std::optional<int> logprobs;   // alternatives per generated token; 0 = the chosen token only
-  std::optional<int> prompt_logprobs;  // the same for every prompt token but the first
+  std::optional<uint64_t> seed = {};  // absent: the engine draws one and reports nothing
+  std::optional<int> logprobs = {};   // alternatives per generated token; 0 = the chosen token only
+  std::optional<int> prompt_logprobs = {};  // the same for every prompt token but the first
 
-  Status validate(int vocab_size) const;
+  // `max_logprobs` < 0: no limit beyond the vocabulary.
+  Status validate(int vocab_size, int max_logprobs = -1) const;
+  bool operator==(const SamplingParams&) const = default;
 };
 
 struct Request {
@@ -62,7 +64,8 @@ using LogprobList = std::vector<TokenLogprob>;
 
 // One message of a stream.
 struct TokenDelta {
-  std::vector<int32_t> tokens;               // newly generated, in order, each exactly once
+  // Newly generated, in order, each exactly once; the last one is the stop token when one ended it.
+  std::vector<int32_t> tokens;
   std::vector<LogprobList> logprobs;         // one per token when asked for
   std::vector<LogprobList> prompt_logprobs;  // once, before or with the first token, when asked for
   FinishReason finish_reason = FinishReason::kNone;

@@ -66,19 +66,24 @@ class Tokenizer {
 
 // Incremental detokenizer of one stream. Invariant: the concatenation of everything that push() and
 // finish() return equals Tokenizer::decode of all ids; no call returns half a UTF-8 character.
-// Cost per token is bounded: it re-decodes a short suffix, never the whole history.
+// An id costs what its own text costs, however long the stream. What a later id could still change
+// is held back: an incomplete character, or a run of SentencePiece byte tokens until it ends
+// (decode turns the whole run into U+FFFD when any part of it is invalid).
 class Detokenizer {
  public:
+  // Keeps what it needs of `tokenizer` alive.
   explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = true);
-  std::string push(TokenId id);
-  std::string finish();  // what was held back (an incomplete character becomes U+FFFD)
+
+  Detokenizer(Detokenizer&&) noexcept;
+  Detokenizer& operator=(Detokenizer&&) noexcept;
+  ~Detokenizer();
+
+  std::string push(TokenId id);  // an id outside the vocabulary has no text
+  std::string finish();          // what was held back; afterwards a new stream can start
 
  private:
-  const Tokenizer* tokenizer_;
-  bool skip_special_tokens_;
-  std::vector<TokenId> ids_;  // suffix still needed to decode the next token
-  size_t prefix_end_ = 0;     // ids_[0, prefix_end_) are context whose text has been emitted
-  size_t emitted_ = 0;        // bytes of the decoded suffix that have been returned
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace quire

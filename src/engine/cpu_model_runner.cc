@@ -1,0 +1,192 @@
+#include "engine/cpu_model_runner.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+#include "kernels/backend.h"
+#include "kernels/parallel.h"
+
+namespace quire {
+
+namespace {
+
+constexpr int kPromptLogitRows = 256;  // of a step: 50 MB at a vocabulary of 49152
+
+DType kv_dtype(const std::string& name) {
+  if (name == "float32" || name == "f32") return DType::kF32;
+  if (name == "bfloat16" || name == "bf16") return DType::kBF16;
+  return DType::kF16;
+}
+
+ActivationType activation_type(const std::string& name) {
+  if (name == "f32") return ActivationType::kF32;
+  return name == "int8" ? ActivationType::kInt8 : ActivationType::kInt16;
+}
+
+}  // namespace
+
+CpuModelRunner::CpuModelRunner(std::shared_ptr<const Model> model, Workspace workspace, KvCache kv)
+    : model_(std::move(model)), workspace_(std::move(workspace)), kv_(std::move(kv)) {}
+
+Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<const Model> model,
+                                                               const EngineConfig& config) {
+  QUIRE_RETURN_IF_ERROR(config.validate());
+  QUIRE_ASSIGN_OR_RETURN(const OpTable* ops, select_ops(config.isa));
+  const ModelConfig& m = model->config();
+  const int num_threads = config.num_threads > 0 ? config.num_threads : default_num_threads();
+  const int max_rows =
+      config.max_num_seqs + std::min(kPromptLogitRows, config.max_num_batched_tokens);
+  QUIRE_ASSIGN_OR_RETURN(
+      Workspace workspace,
+      Workspace::allocate(model->workspace_bytes(config.max_num_batched_tokens, max_rows)));
+  QUIRE_ASSIGN_OR_RETURN(HugeBuffer logits,
+                         HugeBuffer::allocate(int64_t{max_rows} * m.vocab_size * 4, "logits"));
+  QUIRE_ASSIGN_OR_RETURN(
+      HugeBuffer scratch,
+      HugeBuffer::allocate(num_threads * kScratchBytesPerThread, "scratch of the threads"));
+
+  const KvLayout layout{
+      kv_dtype(config.kv_cache_dtype), config.block_size, m.num_kv_heads, m.head_dim};
+  QUIRE_ASSIGN_OR_RETURN(const KvPoolPlan plan,
+                         plan_kv_pool(config,
+                                      {.num_layers = m.num_layers,
+                                       .block_bytes_per_layer = kv_block_bytes(layout),
+                                       .free_memory_bytes = memory_facts().available_bytes,
+                                       .model_max_len = m.max_position}));
+  QUIRE_ASSIGN_OR_RETURN(KvCache kv, KvCache::allocate(layout, m.num_layers, plan.num_blocks));
+
+  std::unique_ptr<CpuModelRunner> runner(
+      new CpuModelRunner(std::move(model), std::move(workspace), std::move(kv)));
+  runner->info_ = {static_cast<int>(plan.num_blocks),
+                   config.block_size,
+                   m.vocab_size,
+                   plan.max_model_len,
+                   max_rows,
+                   1,
+                   m.eos_token_ids};
+  runner->kv_plan_ = plan;
+  runner->ops_ = ops;
+  runner->activations_ = activation_type(config.activations);
+  runner->threads_ = std::make_unique<ThreadPool>(num_threads);
+  runner->scratch_ = std::move(scratch);
+  runner->logits_ = std::move(logits);
+  runner->sampler_ = std::make_unique<Sampler>(config.max_num_seqs, m.vocab_size);
+  runner->sampler_scratch_.resize(num_threads);
+  runner->last_token_.resize(config.max_num_seqs);
+  return runner;
+}
+
+Status CpuModelRunner::launch(const ScheduledBatch& batch) {
+  for (const NewSequence& fresh : batch.new_sequences) sampler_->add(fresh);
+  build_inputs(batch);
+  forward(batch);
+  sample_all(batch);
+  return Status();
+}
+
+Status CpuModelRunner::collect(StepResult* result) {
+  std::swap(*result, result_);
+  return Status();
+}
+
+void CpuModelRunner::build_inputs(const ScheduledBatch& batch) {
+  const size_t num_tokens = batch.tokens.size(), num_seqs = batch.sequences.size();
+  tokens_ = batch.tokens;
+  positions_.resize(num_tokens);
+  slots_.resize(num_tokens);
+  query_start_.assign(1, 0);
+  kv_len_.clear();
+  block_table_stride_ = 1;
+  for (const ScheduledSequence& s : batch.sequences) {
+    block_table_stride_ = std::max(block_table_stride_, s.num_blocks);
+  }
+  block_tables_.resize(num_seqs * block_table_stride_);
+  for (size_t i = 0; i < num_seqs; ++i) {
+    const ScheduledSequence& s = batch.sequences[i];
+    const auto blocks = batch.blocks_of(s);
+    std::ranges::copy(blocks, block_tables_.begin() + i * block_table_stride_);
+    for (int j = 0; j < s.num_tokens; ++j) {
+      const int t = s.first_token + j;
+      if (tokens_[t] == kPendingToken) tokens_[t] = last_token_[s.slot];
+      positions_[t] = s.start + j;
+      slots_[t] = kv_slot(blocks, s.start + j, info_.block_size);
+    }
+    query_start_.push_back(s.first_token + s.num_tokens);
+    kv_len_.push_back(s.start + s.num_tokens);
+  }
+}
+
+void CpuModelRunner::forward(const ScheduledBatch& batch) {
+  const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
+  ForwardContext context{};
+  context.ops = ops_;
+  context.exec = {make_parallel(*threads_), scratch_.data()};
+  context.activations = activations_;
+  context.batch = {tokens_,
+                   positions_,
+                   slots_,
+                   query_start_,
+                   kv_len_,
+                   block_tables_,
+                   block_table_stride_,
+                   batch.logit_rows};
+  context.kv = &kv_;
+  context.workspace = &workspace_;
+  context.logits = {
+      reinterpret_cast<float*>(logits_.data()), rows, info_.vocab_size, info_.vocab_size};
+  workspace_.reset();
+  model_->forward(context);
+}
+
+// Sequences are spread over the threads; a token does not depend on which one draws it.
+void CpuModelRunner::sample_all(const ScheduledBatch& batch) {
+  const int num_seqs = static_cast<int>(batch.sequences.size());
+  result_.clear(num_seqs);
+  result_.vocab_size = info_.vocab_size;
+  result_.logits = {reinterpret_cast<const float*>(logits_.data()),
+                    batch.logit_rows.size() * info_.vocab_size};
+  sampled_.assign(num_seqs, kInvalidToken);
+  struct Job {
+    CpuModelRunner* runner;
+    const ScheduledBatch* batch;
+  } job{this, &batch};
+  threads_->run(
+      [](void* arg, int32_t thread, int32_t num_threads) {
+        const Job& job = *static_cast<Job*>(arg);
+        const int count = static_cast<int>(job.batch->sequences.size());
+        for (int i = thread; i < count; i += num_threads) {
+          job.runner->sample_one(*job.batch, i, &job.runner->sampler_scratch_[thread]);
+        }
+      },
+      &job);
+  for (int i = 0; i < num_seqs; ++i) {
+    if (batch.sequences[i].samples) result_.tokens.push_back(sampled_[i]);
+    result_.token_start[i + 1] = static_cast<int32_t>(result_.tokens.size());
+  }
+}
+
+void CpuModelRunner::sample_one(const ScheduledBatch& batch, int index, SamplerScratch* scratch) {
+  const ScheduledSequence& s = batch.sequences[index];
+  SequenceLogprobs& logprobs = result_.logprobs[index];
+  if (sampler_->wants_prompt_logprobs(s.slot)) {
+    for (int i = 0; i < s.num_rows; ++i) {
+      const int after = s.num_tokens - s.num_rows + i + 1;  // the token that row i predicts
+      const int32_t given =
+          after < s.num_tokens ? batch.tokens[s.first_token + after] : s.next_token;
+      if (given < 0) continue;
+      logprobs.prompt.push_back(
+          sampler_->prompt_logprobs(s.slot, given, result_.logits_row(s.first_row + i), scratch));
+    }
+  }
+  if (!s.samples) return;
+  const int32_t token = sampler_->sample(s.slot,
+                                         s.start + s.num_tokens,
+                                         result_.logits_row(s.first_row + s.num_rows - 1),
+                                         scratch,
+                                         &logprobs.sampled);
+  sampled_[index] = token;
+  last_token_[s.slot] = token;
+}
+
+}  // namespace quire

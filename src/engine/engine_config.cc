@@ -1,0 +1,117 @@
+#include "engine/engine_config.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+
+namespace quire {
+
+namespace {
+
+Status at_least(const char* flag, int64_t value, int64_t least, const char* remedy) {
+  if (value >= least) return Status();
+  return invalid_argument(std::string(flag) + " must be at least " + std::to_string(least) +
+                          ", got " + std::to_string(value) + remedy);
+}
+
+Status one_of(const char* flag, const std::string& value, std::initializer_list<const char*> all) {
+  std::string names;
+  for (const char* name : all) {
+    if (value == name) return Status();
+    names += (names.empty() ? "" : ", ") + std::string(name);
+  }
+  return invalid_argument(std::string(flag) + " must be one of " + names + "; got '" + value + "'");
+}
+
+}  // namespace
+
+Status EngineConfig::validate() const {
+  QUIRE_RETURN_IF_ERROR(
+      at_least("--max-model-len", max_model_len, 0, " (0 = the model's own context length)"));
+  QUIRE_RETURN_IF_ERROR(at_least("--max-num-seqs", max_num_seqs, 1, ""));
+  QUIRE_RETURN_IF_ERROR(at_least("--max-num-batched-tokens", max_num_batched_tokens, 1, ""));
+  QUIRE_RETURN_IF_ERROR(at_least("--max-num-queued-reqs", max_num_queued_reqs, 1, ""));
+  QUIRE_RETURN_IF_ERROR(at_least(
+      "--long-prefill-token-threshold", long_prefill_token_threshold, 0, " (0 = no limit)"));
+  QUIRE_RETURN_IF_ERROR(at_least("--max-logprobs", max_logprobs, -1, " (-1 = no limit)"));
+  QUIRE_RETURN_IF_ERROR(at_least("--num-threads", num_threads, 0, " (0 = every core)"));
+  QUIRE_RETURN_IF_ERROR(at_least(
+      "--kv-cache-memory-bytes", kv_cache_memory_bytes, 0, " (0 = a share of the free memory)"));
+  if (block_size < 1 || block_size > 256 || !std::has_single_bit(unsigned(block_size))) {
+    return invalid_argument("--block-size must be a power of two in [1, 256], got " +
+                            std::to_string(block_size) + "; 16 is the default");
+  }
+  if (max_num_batched_tokens < max_num_seqs) {
+    return invalid_argument("--max-num-batched-tokens is " +
+                            std::to_string(max_num_batched_tokens) +
+                            ", less than one token for each of --max-num-seqs " +
+                            std::to_string(max_num_seqs) + ": raise the first or lower the second");
+  }
+  if (!(kv_cache_memory_share > 0 && kv_cache_memory_share <= 1)) {
+    return invalid_argument("the share of free memory for the KV cache must be in (0, 1], got " +
+                            std::to_string(kv_cache_memory_share));
+  }
+  QUIRE_RETURN_IF_ERROR(one_of("--kv-cache-dtype",
+                               kv_cache_dtype,
+                               {"auto", "float16", "bfloat16", "float32", "f16", "bf16", "f32"}));
+  return one_of("--activations", activations, {"int16", "int8", "f32"});
+}
+
+std::string KvPoolPlan::to_string() const {
+  char line[256];
+  std::snprintf(
+      line,
+      sizeof line,
+      "KV pool: %lld blocks x %lld bytes = %.1f MiB for %lld tokens (%lld bytes a token), "
+      "max_model_len %d",
+      static_cast<long long>(num_blocks),
+      static_cast<long long>(block_bytes),
+      static_cast<double>(pool_bytes) / (1 << 20),
+      static_cast<long long>(num_tokens),
+      static_cast<long long>(bytes_per_token),
+      max_model_len);
+  return line;
+}
+
+namespace {
+
+Status too_small(const EngineConfig& config, const KvPoolPlan& plan, int64_t needed_blocks) {
+  const std::string source =
+      config.kv_cache_memory_bytes > 0
+          ? "--kv-cache-memory-bytes " + std::to_string(config.kv_cache_memory_bytes)
+          : "the share of free memory (" + std::to_string(plan.pool_bytes) + " bytes)";
+  return resource_exhausted(source + " holds " + std::to_string(plan.num_blocks) +
+                            " KV blocks of " + std::to_string(plan.block_bytes) +
+                            " bytes, but one sequence needs " + std::to_string(needed_blocks) +
+                            " (" + std::to_string(needed_blocks * plan.block_bytes) +
+                            " bytes): raise --kv-cache-memory-bytes or lower --max-model-len");
+}
+
+}  // namespace
+
+Result<KvPoolPlan> plan_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs) {
+  constexpr int64_t kMostBlocks = 1 << 28;  // block ids and token counts are 32-bit
+  KvPoolPlan plan;
+  plan.block_bytes = inputs.block_bytes_per_layer * inputs.num_layers;
+  plan.bytes_per_token = (plan.block_bytes + config.block_size - 1) / config.block_size;
+  const bool exact = config.kv_cache_memory_bytes > 0;
+  const int64_t budget =
+      exact ? config.kv_cache_memory_bytes
+            : static_cast<int64_t>(config.kv_cache_memory_share * inputs.free_memory_bytes);
+  const int wanted_len = config.max_model_len > 0 ? config.max_model_len : inputs.model_max_len;
+  const int64_t blocks_per_sequence = (wanted_len + config.block_size - 1) / config.block_size;
+  plan.num_blocks = std::min(budget / plan.block_bytes, kMostBlocks / config.block_size);
+  if (!exact) {
+    plan.num_blocks = std::min(plan.num_blocks, blocks_per_sequence * config.max_num_seqs);
+  }
+  plan.pool_bytes = plan.num_blocks * plan.block_bytes;
+  plan.num_tokens = plan.num_blocks * config.block_size;
+  if (plan.num_blocks < 1) return too_small(config, plan, 1);
+  if (config.max_model_len > 0 && plan.num_blocks < blocks_per_sequence) {
+    return too_small(config, plan, blocks_per_sequence);
+  }
+  plan.max_model_len = static_cast<int>(std::min<int64_t>(wanted_len, plan.num_tokens));
+  return plan;
+}
+
+}  // namespace quire

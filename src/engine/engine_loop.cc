@@ -1,0 +1,236 @@
+#include "engine/engine_loop.h"
+
+#include <string>
+
+#include "base/check.h"
+#include "base/mutants.h"
+
+namespace quire {
+
+namespace {
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+}  // namespace
+
+Status EngineShared::submit(SubmitMessage message) {
+  Status failed = failure.with([](const Status& s) { return s; });
+  if (!failed.ok()) return failed;
+  if (num_queued.fetch_add(1) >= max_queued) {
+    num_queued.fetch_sub(1);
+    return resource_exhausted("the queue is full: " + std::to_string(max_queued) +
+                              " requests wait already; try again later or raise "
+                              "--max-num-queued-reqs");
+  }
+  const PushResult pushed = inbox.try_push(std::move(message));
+  if (pushed == PushResult::kOk) return Status();
+  num_queued.fetch_sub(1);
+  QUIRE_CHECK(pushed == PushResult::kClosed);  // num_queued bounds the inbox
+  return unavailable("the engine is shutting down");
+}
+
+EngineLoop::EngineLoop(const SchedulerConfig& config,
+                       std::unique_ptr<ModelRunner> runner,
+                       std::shared_ptr<EngineShared> shared)
+    : runner_(std::move(runner)),
+      shared_(std::move(shared)),
+      scheduler_(config, runner_->info().num_blocks, runner_->info().block_size) {
+  publish_stats();
+}
+
+void EngineLoop::run() {
+  Status status;
+  while (status.ok() && drain_inbox()) status = step();
+  if (status.ok()) {
+    end_all(FinishReason::kAborted, Status());
+    return;
+  }
+  const Status failure = status.with_context("the engine has stopped");
+  shared_->failure.update([&](Status& s) { s = failure; });
+  shared_->inbox.close();
+  end_all(FinishReason::kError, failure);
+}
+
+// One turn of the engine. With a runner that overlaps, this step is launched before the previous
+// one is collected.
+Status EngineLoop::step() {
+  InFlight& current = steps_[num_steps_ % 2];
+  InFlight& previous = steps_[(num_steps_ + 1) % 2];
+  scheduler_.schedule(&current.batch);
+  note_scheduled(current.batch);
+  if (!current.batch.empty()) {
+    QUIRE_RETURN_IF_ERROR(runner_->launch(current.batch));
+    current.launched = true;
+    ++num_steps_;
+  }
+  const bool overlap = runner_->info().max_in_flight > 1 && !current.batch.empty();
+  InFlight& oldest = overlap || previous.launched ? previous : current;
+  return collect_and_commit(oldest);
+}
+
+Status EngineLoop::collect_and_commit(InFlight& step) {
+  if (!step.launched) return Status();
+  step.launched = false;
+  QUIRE_RETURN_IF_ERROR(runner_->collect(&result_));
+  show_logits(step.batch);
+  scheduler_.commit(step.batch, result_, &committed_);
+  publish_stats();  // before any reader learns of it
+  for (const CommittedSequence& done : committed_) deliver(done);
+  return Status();
+}
+
+// False when the engine is to stop. Waits for a message when there is nothing to do.
+bool EngineLoop::drain_inbox() {
+  const bool in_flight = steps_[0].launched || steps_[1].launched;
+  messages_.clear();
+  if (!shared_->inbox.drain(&messages_, !scheduler_.has_work() && !in_flight)) return false;
+  for (EngineMessage& message : messages_) {
+    if (auto* submit = std::get_if<SubmitMessage>(&message)) {
+      open(std::move(*submit));
+    } else {
+      cancel(std::get<CancelMessage>(message).number);
+    }
+  }
+  if (!messages_.empty()) publish_stats();
+  return true;
+}
+
+void EngineLoop::open(SubmitMessage message) {
+  Request& request = message.request;
+  SequenceSpec spec;
+  spec.prompt = std::move(request.prompt);
+  spec.eos_token_ids = runner_->info().eos_token_ids;
+  spec.cache_salt = std::move(request.cache_salt);
+  spec.wants_all_rows = request.sampling.prompt_logprobs.has_value() || request.logits_tap;
+  OpenRequest entry;
+  entry.number = message.number;
+  entry.mailbox = std::move(message.mailbox);
+  entry.logits_tap = std::move(request.logits_tap);
+  entry.wants_logprobs = request.sampling.logprobs.has_value();
+  entry.wants_prompt_logprobs = request.sampling.prompt_logprobs.has_value();
+  entry.submit_time = message.submit_time;
+  spec.sampling = std::move(request.sampling);
+  Result<SequenceId> id = scheduler_.add(std::move(spec));
+  if (!id.ok()) {  // submit() asked the same question
+    TokenDelta delta;
+    delta.finish_reason = FinishReason::kError;
+    delta.error = id.status();
+    end(entry, std::move(delta));
+    return;
+  }
+  id_of_[message.number] = *id;
+  open_.insert_or_assign(*id, std::move(entry));
+}
+
+void EngineLoop::cancel(uint64_t number) {
+  const auto found = id_of_.find(number);
+  if (found == id_of_.end() || mutant("engine_ignores_cancel")) return;
+  const SequenceId id = found->second;
+  scheduler_.cancel(id);
+  TokenDelta delta;
+  delta.finish_reason = FinishReason::kAborted;
+  end(open_.at(id), std::move(delta));
+  id_of_.erase(found);
+  open_.erase(id);
+}
+
+void EngineLoop::note_scheduled(const ScheduledBatch& batch) {
+  for (const NewSequence& fresh : batch.new_sequences) {
+    for (const ScheduledSequence& entry : batch.sequences) {
+      if (entry.slot != fresh.slot) continue;
+      OpenRequest& request = open_.at(entry.id);
+      if (!request.queued) continue;
+      request.queued = false;
+      shared_->num_queued.fetch_sub(1);
+      request.scheduled_time = seconds_since(request.submit_time);
+    }
+  }
+}
+
+void EngineLoop::show_logits(const ScheduledBatch& batch) {
+  for (const ScheduledSequence& entry : batch.sequences) {
+    const auto found = open_.find(entry.id);
+    if (found == open_.end() || !found->second.logits_tap) continue;
+    const int first_position = entry.start + entry.num_tokens - entry.num_rows;
+    for (int i = 0; i < entry.num_rows; ++i) {
+      found->second.logits_tap(first_position + i, result_.logits_row(entry.first_row + i));
+    }
+  }
+}
+
+void EngineLoop::deliver(const CommittedSequence& done) {
+  OpenRequest& request = open_.at(done.id);
+  const Sequence& seq = scheduler_.sequence(done.id);
+  SequenceLogprobs& logprobs = result_.logprobs[done.batch_index];
+  TokenDelta delta;
+  delta.tokens.assign(seq.tokens.end() - done.num_new_tokens, seq.tokens.end());
+  if (request.wants_logprobs && done.num_new_tokens > 0) {
+    delta.logprobs.push_back(std::move(logprobs.sampled));
+  }
+  if (request.wants_prompt_logprobs) delta.prompt_logprobs = std::move(logprobs.prompt);
+  if (done.num_new_tokens > 0 && request.first_token_time == 0) {
+    request.first_token_time = seconds_since(request.submit_time);
+  }
+  delta.finish_reason = done.finish_reason;
+  if (done.finish_reason == FinishReason::kNone) {
+    const bool worth_sending = !delta.tokens.empty() || !delta.prompt_logprobs.empty();
+    if (worth_sending) request.mailbox->deliver(std::move(delta));
+    return;
+  }
+  if (done.finish_reason == FinishReason::kError) {
+    delta.error = internal_error("the model's logits are not finite (NaN) after " +
+                                 std::to_string(seq.tokens.size()) + " tokens");
+  }
+  delta.stop_token = seq.stop_token;
+  delta.num_cached_tokens = seq.num_cached_tokens;
+  delta.num_preemptions = seq.num_preemptions;
+  end(request, std::move(delta));
+  id_of_.erase(request.number);
+  open_.erase(done.id);
+}
+
+void EngineLoop::end(OpenRequest& request, TokenDelta delta) {
+  if (request.queued) shared_->num_queued.fetch_sub(1);
+  delta.scheduled_time = request.scheduled_time;
+  delta.first_token_time = request.first_token_time;
+  delta.finish_time = seconds_since(request.submit_time);
+  request.mailbox->deliver(std::move(delta));
+}
+
+void EngineLoop::end_all(FinishReason reason, const Status& error) {
+  shared_->inbox.close();
+  drain_inbox();
+  for (auto& [id, request] : open_) {
+    scheduler_.cancel(id);
+    TokenDelta delta;
+    delta.finish_reason = reason;
+    delta.error = error;
+    end(request, std::move(delta));
+  }
+  open_.clear();
+  id_of_.clear();
+  publish_stats();
+}
+
+void EngineLoop::publish_stats() {
+  const BlockPool& pool = scheduler_.pool();
+  const SchedulerStats& s = scheduler_.stats();
+  EngineStats stats;
+  stats.num_blocks = pool.num_blocks();
+  stats.num_free_blocks = pool.num_free();
+  stats.num_cached_blocks = pool.num_cached();
+  stats.num_used_blocks = pool.num_used();
+  stats.peak_used_blocks = s.peak_used_blocks;
+  stats.num_running = scheduler_.num_running();
+  stats.num_waiting = scheduler_.num_waiting();
+  stats.num_steps = num_steps_;
+  stats.num_preemptions = s.num_preemptions;
+  stats.num_prompt_tokens = s.num_prompt_tokens;
+  stats.num_generated_tokens = s.num_generated_tokens;
+  stats.prefix_cache_queries = s.prefix_cache_queries;
+  stats.prefix_cache_hits = s.prefix_cache_hits;
+  stats.num_evictions = pool.num_evictions();
+  shared_->stats.with([&](EngineStats& shared) { shared = stats; });
+}
+
+}  // namespace quire

@@ -1,0 +1,92 @@
+// The engine thread's state and its loop.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "base/monitor.h"
+#include "base/queue.h"
+#include "engine/engine.h"
+#include "engine/mailbox.h"
+#include "engine/scheduler.h"
+
+namespace quire {
+
+struct SubmitMessage {
+  uint64_t number;  // names the request between the threads
+  Request request;
+  std::shared_ptr<Mailbox> mailbox;
+  std::chrono::steady_clock::time_point submit_time;
+};
+struct CancelMessage {
+  uint64_t number;
+};
+using EngineMessage = std::variant<SubmitMessage, CancelMessage>;
+
+// What the engine thread shares with all others; outlives the engine where a stream does.
+struct EngineShared {
+  explicit EngineShared(int max_queued) : max_queued(max_queued), inbox(max_queued) {}
+  // Takes a place in the line and queues the message, or says why not.
+  Status submit(SubmitMessage message);
+
+  const int max_queued;
+  std::atomic<int> num_queued{0};  // submitted and not running yet
+  std::atomic<uint64_t> next_request{0};
+  BoundedQueue<EngineMessage> inbox;
+  Monitor<EngineStats> stats;
+  Monitor<Status> failure;  // not ok: the runner failed and the engine has stopped
+};
+
+class EngineLoop {
+ public:
+  EngineLoop(const SchedulerConfig& config,
+             std::unique_ptr<ModelRunner> runner,
+             std::shared_ptr<EngineShared> shared);
+  // Until the inbox is closed or the runner fails; then ends every open request.
+  void run();
+
+ private:
+  struct OpenRequest {
+    uint64_t number = 0;
+    std::shared_ptr<Mailbox> mailbox;
+    std::function<void(int, std::span<const float>)> logits_tap;
+    bool wants_logprobs = false, wants_prompt_logprobs = false;
+    bool queued = true;  // counted in num_queued
+    std::chrono::steady_clock::time_point submit_time;
+    double scheduled_time = 0, first_token_time = 0;
+  };
+  struct InFlight {
+    ScheduledBatch batch;
+    bool launched = false;
+  };
+
+  bool drain_inbox();
+  Status step();
+  Status collect_and_commit(InFlight& step);
+  void open(SubmitMessage message);
+  void cancel(uint64_t number);
+  void note_scheduled(const ScheduledBatch& batch);
+  void show_logits(const ScheduledBatch& batch);
+  void deliver(const CommittedSequence& done);
+  void end(OpenRequest& request, TokenDelta delta);
+  void end_all(FinishReason reason, const Status& error);
+  void publish_stats();
+
+  std::unique_ptr<ModelRunner> runner_;
+  std::shared_ptr<EngineShared> shared_;
+  Scheduler scheduler_;
+  std::array<InFlight, 2> steps_;  // one being computed, one being prepared
+  int64_t num_steps_ = 0;
+  StepResult result_;
+  std::vector<CommittedSequence> committed_;
+  std::vector<EngineMessage> messages_;
+  std::unordered_map<SequenceId, OpenRequest> open_;
+  std::unordered_map<uint64_t, SequenceId> id_of_;  // request number -> sequence
+};
+
+}  // namespace quire

@@ -1,0 +1,242 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "base/mutants.h"
+#include "base/philox.h"
+
+namespace quire {
+
+namespace {
+
+constexpr double kGreedyBelow = 1e-5;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+bool is_greedy(const SamplingParams& p) { return p.temperature < kGreedyBelow; }
+
+}  // namespace
+
+Sampler::Sampler(int max_num_seqs, int vocab_size)
+    : vocab_size_(vocab_size), slots_(max_num_seqs) {}
+
+void Sampler::add(const NewSequence& sequence) {
+  Slot& slot = slots_[sequence.slot];
+  slot.sampling = sequence.sampling;
+  slot.end_tokens = sequence.end_tokens;
+  slot.num_prompt = sequence.num_prompt;
+  const SamplingParams& p = slot.sampling;
+  slot.has_penalties =
+      p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0;
+  if (slot.has_penalties) slot.counts.reset(sequence.tokens, sequence.num_prompt);
+}
+
+int32_t Sampler::sample(int slot_index,
+                        int position,
+                        std::span<const float> raw_logits,
+                        SamplerScratch* scratch,
+                        LogprobList* logprobs) {
+  Slot& slot = slots_[slot_index];
+  const SamplingParams& p = slot.sampling;
+  const int num_output = position - slot.num_prompt;
+  std::span<const float> logits = raw_logits;
+  if (changes_logits(slot, num_output)) {
+    scratch->logits.assign(raw_logits.begin(), raw_logits.end());
+    restrict_tokens(slot, num_output, scratch->logits);
+    if (slot.has_penalties) penalise(slot, scratch->logits);
+    logits = scratch->logits;
+  }
+  int32_t token = kInvalidToken;
+  if (is_greedy(p)) {
+    token = argmax(logits);
+  } else {
+    keep_tokens(logits, p, scratch);
+    const uint64_t draw =
+        mutant("engine_draw_ignores_position") ? 0 : static_cast<uint64_t>(position);
+    double left = philox_uniform(*p.seed, draw) * scratch->total;
+    for (size_t i = 0; i < scratch->kept.size(); ++i) {
+      if (scratch->weights[i] == 0) continue;
+      token = scratch->kept[i];
+      left -= scratch->weights[i];
+      if (left < 0) break;
+    }
+  }
+  if (token == kInvalidToken) return token;
+  if (slot.has_penalties) slot.counts.add_output(token);
+  if (p.logprobs) *logprobs = logprobs_of(raw_logits, token, *p.logprobs, scratch);
+  return token;
+}
+
+bool Sampler::changes_logits(const Slot& slot, int num_output) const {
+  const SamplingParams& p = slot.sampling;
+  return slot.has_penalties || num_output < p.min_tokens || !p.logit_bias.empty() ||
+         !p.allowed_token_ids.empty() || !p.banned_token_ids.empty();
+}
+
+void Sampler::restrict_tokens(const Slot& slot, int num_output, std::span<float> logits) const {
+  const SamplingParams& p = slot.sampling;
+  if (!p.allowed_token_ids.empty()) {
+    std::vector<float> allowed(p.allowed_token_ids.size());
+    for (size_t i = 0; i < allowed.size(); ++i) allowed[i] = logits[p.allowed_token_ids[i]];
+    std::ranges::fill(logits, kMinusInfinity);
+    for (size_t i = 0; i < allowed.size(); ++i) logits[p.allowed_token_ids[i]] = allowed[i];
+  }
+  for (int32_t token : p.banned_token_ids) logits[token] = kMinusInfinity;
+  if (num_output < p.min_tokens) {
+    for (int32_t token : slot.end_tokens) {
+      if (token >= 0 && token < vocab_size_) logits[token] = kMinusInfinity;
+    }
+  }
+  for (const auto& [token, bias] : p.logit_bias) logits[token] += bias;
+}
+
+// Repetition: Keskar et al., arXiv:1909.05858, section 4.1, for prompt and output; frequency and
+// presence for the output.
+void Sampler::penalise(const Slot& slot, std::span<float> logits) const {
+  const SamplingParams& p = slot.sampling;
+  for (const TokenCounts::Entry& entry : slot.counts.entries()) {
+    float& logit = logits[entry.token];
+    const auto repetition = static_cast<float>(p.repetition_penalty);
+    logit = logit > 0 ? logit / repetition : logit * repetition;
+    if (entry.num_output == 0) continue;
+    logit -= static_cast<float>(p.frequency_penalty * entry.num_output + p.presence_penalty);
+  }
+}
+
+namespace {
+
+// Orders places of scratch->kept by logit, largest first, lower ids first among equals.
+bool more_likely(const SamplerScratch& s, int32_t a, int32_t b) {
+  return s.kept_logits[a] != s.kept_logits[b] ? s.kept_logits[a] > s.kept_logits[b] : a < b;
+}
+
+// Keeps of scratch->border, in order of likelihood, as few as reach `wanted`, and drops the others:
+// their weights become 0. Returns the weight kept. Selection by halves: linear, no sort.
+double cut_border(double wanted, SamplerScratch* s) {
+  auto& places = s->border;
+  if (places.empty()) return 0;
+  size_t low = 0, high = places.size();
+  double reached = 0;
+  while (high - low > 1) {
+    const size_t middle = low + (high - low) / 2;
+    std::nth_element(places.begin() + low,
+                     places.begin() + middle,
+                     places.begin() + high,
+                     [&](int32_t a, int32_t b) { return more_likely(*s, a, b); });
+    double upper = 0;
+    for (size_t i = low; i < middle; ++i) upper += s->weights[places[i]];
+    if (reached + upper >= wanted) {
+      high = middle;
+    } else {
+      reached += upper;
+      low = middle;
+    }
+  }
+  for (size_t i = low + 1; i < places.size(); ++i) s->weights[places[i]] = 0;
+  return reached + s->weights[places[low]];
+}
+
+// Weights fall into bins by their logarithm; only the bin in which top_p is reached is looked at
+// more closely.
+void apply_top_p(double top_p, float max, float inverse_temperature, SamplerScratch* s) {
+  constexpr int kBins = 1024;
+  constexpr float kWidest = 32;  // in log probability; what is rarer shares the last bin
+  const size_t count = s->kept.size();
+  float min = max;
+  for (float logit : s->kept_logits) min = logit < min ? logit : min;
+  const float range = std::min(kWidest, (max - min) * inverse_temperature);
+  const float scale = range > 0 ? inverse_temperature * (kBins - 1) / range : 0;
+  s->bins.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    const float bin = (max - s->kept_logits[i]) * scale;
+    s->bins[i] = bin < kBins - 1 ? static_cast<int32_t>(bin) : kBins - 1;
+  }
+  double mass[kBins] = {};
+  for (size_t i = 0; i < count; ++i) mass[s->bins[i]] += s->weights[i];
+  const double wanted = top_p * s->total;
+  double reached = 0;
+  int border_bin = 0;
+  while (border_bin < kBins - 1 && reached + mass[border_bin] < wanted) {
+    reached += mass[border_bin++];
+  }
+  s->border.clear();
+  for (size_t i = 0; i < count; ++i) {
+    if (s->bins[i] == border_bin) s->border.push_back(static_cast<int32_t>(i));
+    s->weights[i] = s->bins[i] > border_bin ? 0 : s->weights[i];
+  }
+  s->total = reached + cut_border(wanted - reached, s);
+}
+
+// The logit below which min-p and top-k drop a token.
+float threshold_of(std::span<const float> logits,
+                   const SamplingParams& p,
+                   float max,
+                   SamplerScratch* s) {
+  float threshold = kMinusInfinity;
+  if (p.min_p > 0) {
+    const double exact = max + p.temperature * std::log(p.min_p);
+    threshold = static_cast<float>(exact);
+    if (threshold < exact) {
+      threshold = std::nextafter(threshold, std::numeric_limits<float>::infinity());
+    }
+  }
+  if (p.top_k > 0 && p.top_k < static_cast<int>(logits.size())) {
+    threshold = std::max(threshold, kth_largest(logits, p.top_k, &s->select));
+  }
+  return threshold;
+}
+
+}  // namespace
+
+void keep_tokens(std::span<const float> logits, const SamplingParams& p, SamplerScratch* s) {
+  s->kept.clear();
+  s->kept_logits.clear();
+  s->weights.clear();
+  const float max = max_logit(logits);
+  if (!std::isfinite(max)) return;
+  const float threshold = threshold_of(logits, p, max, s);
+  if (threshold == kMinusInfinity) {
+    s->kept.resize(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i) s->kept[i] = static_cast<int32_t>(i);
+    s->kept_logits.assign(logits.begin(), logits.end());
+  } else {
+    for (size_t i = 0; i < logits.size(); ++i) {
+      if (!(logits[i] >= threshold)) continue;
+      s->kept.push_back(static_cast<int32_t>(i));
+      s->kept_logits.push_back(logits[i]);
+    }
+  }
+  const auto inverse_temperature = static_cast<float>(1 / p.temperature);
+  s->weights.resize(s->kept.size());
+  s->total = exp_weights(s->kept_logits, max, inverse_temperature, s->weights);
+  if (p.top_p < 1) apply_top_p(p.top_p, max, inverse_temperature, s);
+}
+
+LogprobList logprobs_of(std::span<const float> logits,
+                        int32_t token,
+                        int count,
+                        SamplerScratch* scratch) {
+  const double normaliser = log_sum_exp(logits, max_logit(logits));
+  const auto entry = [&](int32_t id, int rank) {
+    return TokenLogprob{id, static_cast<float>(logits[id] - normaliser), rank};
+  };
+  LogprobList list;
+  list.reserve(count + 1);
+  list.push_back(entry(token, rank_of(logits, logits[token])));
+  top_k(logits, std::min(count, static_cast<int>(logits.size())), &scratch->select, &scratch->top);
+  for (size_t i = 0; i < scratch->top.size(); ++i) {
+    list.push_back(entry(scratch->top[i].token, static_cast<int>(i) + 1));
+  }
+  return list;
+}
+
+LogprobList Sampler::prompt_logprobs(int slot,
+                                     int32_t token,
+                                     std::span<const float> logits,
+                                     SamplerScratch* scratch) const {
+  return logprobs_of(logits, token, *slots_[slot].sampling.prompt_logprobs, scratch);
+}
+
+}  // namespace quire

@@ -1,0 +1,24 @@
+#include "engine/scheduled_batch.h"
+
+namespace quire {
+
+void ScheduledBatch::clear() {
+  new_sequences.clear();
+  sequences.clear();
+  tokens.clear();
+  block_ids.clear();
+  logit_rows.clear();
+}
+
+void StepResult::clear(int num_sequences) {
+  token_start.assign(num_sequences + 1, 0);
+  tokens.clear();
+  logprobs.resize(num_sequences);
+  for (SequenceLogprobs& l : logprobs) {
+    l.sampled.clear();
+    l.prompt.clear();
+  }
+  logits = {};
+}
+
+}  // namespace quire

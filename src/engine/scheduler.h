@@ -1,0 +1,123 @@
+// Decides what every step computes. A pure state machine over integers: first come, first served;
+// running sequences first, then waiting ones; when blocks run out the newest sequence is preempted
+// and computes its tokens again later.
+//
+// Why nothing starves: running sequences are ordered by arrival and all older than the waiting
+// ones; tokens are given out in that order and blocks are taken from the newest. So the oldest
+// sequence is in every batch, and add() refuses what could not finish even alone.
+//
+// Order of calls: schedule(b) .. launch .. commit(b, result). A second schedule() may come before
+// the first commit (overlap with a device): num_computed advances at schedule(), and a token that
+// is sampled but not committed is counted, not known.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/scheduled_batch.h"
+#include "engine/sequence.h"
+#include "kv/prefix_cache.h"
+
+namespace quire {
+
+struct SchedulerConfig {
+  int max_num_seqs = 64;
+  int max_num_batched_tokens = 512;
+  int max_model_len = 2048;
+  int long_prefill_token_threshold = 0;
+  int max_logit_rows = 65;  // of a step; at least max_num_seqs + 1
+  bool enable_prefix_caching = true;
+  bool operator==(const SchedulerConfig&) const = default;
+};
+
+// What commit() did to one sequence of the batch.
+struct CommittedSequence {
+  SequenceId id;
+  int32_t batch_index;
+  int32_t num_new_tokens;  // at the end of the sequence's tokens
+  FinishReason finish_reason;
+};
+
+struct SchedulerStats {
+  int64_t num_preemptions = 0, num_prompt_tokens = 0, num_generated_tokens = 0;
+  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
+  int peak_used_blocks = 0;
+  bool operator==(const SchedulerStats&) const = default;
+};
+
+class Scheduler {
+ public:
+  Scheduler(SchedulerConfig config, int num_blocks, int block_size);
+
+  // Refuses what could never finish, with the numbers: an empty prompt, one longer than
+  // max_model_len, a prompt whose output would not fit in the whole pool. Pure.
+  Status check(int num_prompt_tokens, int max_tokens) const;
+  // Into the waiting line.
+  Result<SequenceId> add(SequenceSpec spec);
+  // Ends a sequence at any moment. Its blocks are free once no launched step contains it.
+  void cancel(SequenceId id);
+
+  // Fills *batch; it stays empty when nothing can run now.
+  void schedule(ScheduledBatch* batch);
+  // Takes the results of the oldest uncommitted batch. Sequences that end can be read until the
+  // next add() or schedule().
+  void commit(const ScheduledBatch& batch,
+              const StepResult& result,
+              std::vector<CommittedSequence>* committed);
+
+  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+  int num_running() const { return static_cast<int>(running_.size()); }
+  int num_waiting() const { return static_cast<int>(waiting_.size()); }
+  std::span<const SequenceId> running() const { return running_; }
+  const std::deque<SequenceId>& waiting() const { return waiting_; }
+  const Sequence& sequence(SequenceId id) const { return sequences_[id]; }
+  std::span<const Sequence> sequences() const { return sequences_; }
+  const BlockPool& pool() const { return pool_; }
+  const SchedulerConfig& config() const { return config_; }
+  const SchedulerStats& stats() const { return stats_; }
+
+  bool operator==(const Scheduler&) const = default;
+  uint64_t state_hash() const;
+
+ private:
+  // What is left of the step's limits while it is being filled.
+  struct Budget {
+    int tokens;
+    int prompt_rows;         // logit rows beyond one per sequence
+    int outstanding_blocks;  // that running sequences still need for tokens they have
+    bool preempted = false;
+  };
+
+  void schedule_running(ScheduledBatch* batch, Budget* budget);
+  void admit_waiting(ScheduledBatch* batch, Budget* budget);
+  bool admit(SequenceId id, ScheduledBatch* batch, Budget* budget);
+  int num_tokens_to_compute(const Sequence& seq, const Budget& budget) const;
+  int num_rows_of(const Sequence& seq, int num_tokens) const;
+  bool reserve_or_preempt(SequenceId id, int num_tokens, Budget* budget);
+  void append_to_batch(SequenceId id, int num_tokens, ScheduledBatch* batch, Budget* budget);
+  void announce(const Sequence& seq, ScheduledBatch* batch) const;
+  void preempt(SequenceId id);
+  void store_full_blocks(Sequence& seq, int num_computed);
+  void append_token(Sequence& seq, int32_t token);
+  TokenChain chain_of(Sequence& seq) const;
+  void release(SequenceId id);
+  void forget_ended();
+  int blocks_missing(const Sequence& seq) const;
+
+  SchedulerConfig config_;
+  BlockPool pool_;
+  std::vector<Sequence> sequences_;
+  std::vector<SequenceId> unused_ids_;
+  std::vector<SequenceId> ended_;
+  std::vector<int32_t> unused_slots_;
+  std::vector<SequenceId> running_;  // oldest first
+  std::deque<SequenceId> waiting_;   // oldest first, all younger than the running ones
+  uint64_t num_arrivals_ = 0;
+  SchedulerStats stats_;
+  std::vector<BlockId> found_;  // scratch of admit()
+};
+
+}  // namespace quire

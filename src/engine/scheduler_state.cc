@@ -1,0 +1,25 @@
+// The scheduler as a value: hashes by which a model checker recognises states it has seen.
+#include "base/hash.h"
+#include "engine/scheduler.h"
+
+namespace quire {
+
+uint64_t Sequence::state_hash() const {
+  uint64_t h = hash_tokens(static_cast<uint64_t>(state), tokens);
+  h = hash_combine(h, arrival);
+  h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_computed)} << 32) | num_pending);
+  h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_in_flight)} << 32) | num_rows_done);
+  h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_preemptions)} << 32) | num_prompt);
+  return hash_tokens(h, table.blocks());
+}
+
+uint64_t Scheduler::state_hash() const {
+  uint64_t h = pool_.state_hash();
+  for (const Sequence& seq : sequences_) h = hash_combine(h, seq.state_hash());
+  for (SequenceId id : running_) h = hash_combine(h, id);
+  h = hash_combine(h, running_.size());
+  for (SequenceId id : waiting_) h = hash_combine(h, id);
+  return h;
+}
+
+}  // namespace quire

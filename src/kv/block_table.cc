@@ -1,0 +1,42 @@
+#include "kv/block_table.h"
+
+#include "base/check.h"
+
+namespace quire {
+
+bool BlockTable::reserve(BlockPool& pool, int num_tokens) {
+  const int wanted = num_blocks_for(num_tokens, pool.block_size());
+  if (wanted - size() > pool.num_available()) return false;
+  while (size() < wanted) blocks_.push_back(pool.allocate());
+  return true;
+}
+
+void BlockTable::append_shared(BlockPool& pool, BlockId block) {
+  pool.reference(block);
+  blocks_.push_back(block);
+}
+
+void BlockTable::fork(BlockPool& pool, const BlockTable& other) {
+  QUIRE_CHECK(blocks_.empty());
+  for (BlockId block : other.blocks_) append_shared(pool, block);
+}
+
+bool BlockTable::make_writable(BlockPool& pool, int index, std::vector<BlockCopy>* copies) {
+  const BlockId shared = blocks_[index];
+  if (pool.is_writable(shared)) return true;
+  const BlockId own = pool.allocate();
+  if (own == kNoBlock) return false;
+  copies->push_back({shared, own});
+  pool.release(shared);
+  blocks_[index] = own;
+  return true;
+}
+
+void BlockTable::truncate(BlockPool& pool, int num_blocks) {
+  while (size() > num_blocks) {
+    pool.release(blocks_.back());
+    blocks_.pop_back();
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,208 @@
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "simulation/fake_model_runner.h"
+
+namespace quire {
+namespace {
+
+SequenceSpec spec(int num_prompt, int max_tokens, int first_token = 1) {
+  SequenceSpec s;
+  s.prompt.resize(num_prompt);
+  std::iota(s.prompt.begin(), s.prompt.end(), first_token);
+  s.sampling.max_tokens = max_tokens;
+  s.sampling.seed = fake_salt_seed("");
+  s.sampling.ignore_eos = true;
+  return s;
+}
+
+class SchedulerTest : public testing::Test {
+ protected:
+  void make(SchedulerConfig config, int num_blocks, int block_size) {
+    RunnerInfo info;
+    info.num_blocks = num_blocks;
+    info.block_size = block_size;
+    info.vocab_size = 100;
+    info.max_model_len = config.max_model_len;
+    info.max_logit_rows = config.max_logit_rows = config.max_num_seqs + 4;
+    runner.emplace(info);
+    scheduler.emplace(config, num_blocks, block_size);
+  }
+  // Tokens that each sequence of the step computed.
+  std::vector<int> step() {
+    scheduler->schedule(&batch);
+    std::vector<int> counts;
+    for (const ScheduledSequence& s : batch.sequences) counts.push_back(s.num_tokens);
+    if (batch.empty()) return counts;
+    EXPECT_TRUE(runner->launch(batch).ok());
+    EXPECT_TRUE(runner->collect(&result).ok());
+    scheduler->commit(batch, result, &committed);
+    return counts;
+  }
+
+  std::optional<FakeModelRunner> runner;
+  std::optional<Scheduler> scheduler;
+  ScheduledBatch batch;
+  StepResult result;
+  std::vector<CommittedSequence> committed;
+};
+
+TEST_F(SchedulerTest, MixesDecodeWithChunksOfAPromptUnderTheTokenLimit) {
+  make({.max_num_seqs = 4, .max_num_batched_tokens = 8, .max_model_len = 64}, 64, 4);
+  ASSERT_TRUE(scheduler->add(spec(3, 10)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{3}));
+  ASSERT_TRUE(scheduler->add(spec(20, 10, 30)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{1, 7}));
+  EXPECT_EQ(step(), (std::vector<int>{1, 7}));
+  EXPECT_EQ(step(), (std::vector<int>{1, 6}));
+  EXPECT_EQ(step(), (std::vector<int>{1, 1}));
+}
+
+TEST_F(SchedulerTest, LongPrefillThresholdLimitsOneSequence) {
+  make({.max_num_seqs = 4,
+        .max_num_batched_tokens = 32,
+        .max_model_len = 64,
+        .long_prefill_token_threshold = 5},
+       64,
+       4);
+  ASSERT_TRUE(scheduler->add(spec(12, 4)).ok());
+  ASSERT_TRUE(scheduler->add(spec(3, 4, 50)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{5, 3}));
+  EXPECT_EQ(step(), (std::vector<int>{5, 1}));
+  EXPECT_EQ(step(), (std::vector<int>{2, 1}));
+}
+
+TEST_F(SchedulerTest, KeepsTheOrderOfArrivalAndTheLimitOfSequences) {
+  make({.max_num_seqs = 2, .max_num_batched_tokens = 32, .max_model_len = 64}, 64, 4);
+  std::vector<SequenceId> ids;
+  for (int i = 0; i < 3; ++i) ids.push_back(*scheduler->add(spec(2, 2, 10 * i)));
+  step();
+  EXPECT_EQ(std::vector<SequenceId>(scheduler->running().begin(), scheduler->running().end()),
+            (std::vector<SequenceId>{ids[0], ids[1]}));
+  step();
+  EXPECT_EQ(committed[0].finish_reason, FinishReason::kLength);
+  step();
+  EXPECT_EQ(scheduler->running()[0], ids[2]);
+}
+
+TEST_F(SchedulerTest, PreemptsTheNewestAndComputesItAgain) {
+  make({.max_num_seqs = 2,
+        .max_num_batched_tokens = 32,
+        .max_model_len = 16,
+        .enable_prefix_caching = false},
+       4,
+       4);
+  const SequenceId old = *scheduler->add(spec(7, 9)), young = *scheduler->add(spec(7, 9, 20));
+  EXPECT_EQ(step(), (std::vector<int>{7, 7}));
+  EXPECT_EQ(step(), (std::vector<int>{1, 1}));  // both fill their second block
+  EXPECT_EQ(step(), (std::vector<int>{1}));     // the third block comes from the younger one
+  EXPECT_EQ(scheduler->sequence(young).state, SequenceState::kWaiting);
+  EXPECT_EQ(scheduler->sequence(young).num_preemptions, 1);
+  EXPECT_EQ(scheduler->sequence(young).table.size(), 0);
+  EXPECT_EQ(scheduler->stats().num_preemptions, 1);
+  while (scheduler->sequence(old).state == SequenceState::kRunning) step();
+  EXPECT_EQ(step(), (std::vector<int>{9}));  // prompt and output at once
+}
+
+TEST_F(SchedulerTest, AnAdmittedPromptHasBlocksForAllItsChunks) {
+  make({.max_num_seqs = 4, .max_num_batched_tokens = 4, .max_model_len = 32}, 8, 4);
+  ASSERT_TRUE(scheduler->add(spec(24, 1)).ok());
+  ASSERT_TRUE(scheduler->add(spec(16, 1, 50)).ok());
+  step();
+  EXPECT_EQ(scheduler->num_running(), 1);
+  while (scheduler->has_work()) step();
+  EXPECT_EQ(scheduler->stats().num_preemptions, 0);
+}
+
+TEST_F(SchedulerTest, ReusesTheFullBlocksOfAnEarlierPromptButComputesItsLastToken) {
+  make({.max_num_seqs = 4, .max_num_batched_tokens = 64, .max_model_len = 64}, 16, 4);
+  ASSERT_TRUE(scheduler->add(spec(8, 1)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{8}));
+  ASSERT_TRUE(scheduler->add(spec(8, 1)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{4}));
+  EXPECT_EQ(scheduler->stats().prefix_cache_queries, 16);
+  EXPECT_EQ(scheduler->stats().prefix_cache_hits, 4);
+  ASSERT_TRUE(scheduler->add(spec(9, 1)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{1}));
+  SequenceSpec salted = spec(9, 1);
+  salted.cache_salt = "tenant";
+  ASSERT_TRUE(scheduler->add(std::move(salted)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{9}));
+}
+
+TEST_F(SchedulerTest, BlocksFilledByDecodeServeTheNextTurn) {
+  make({.max_num_seqs = 4, .max_num_batched_tokens = 64, .max_model_len = 64}, 16, 4);
+  const SequenceId id = *scheduler->add(spec(6, 7));
+  std::vector<int32_t> history;
+  while (scheduler->has_work()) {
+    step();
+    history = scheduler->sequence(id).tokens;
+  }
+  SequenceSpec next = spec(1, 1);
+  next.prompt = history;  // 13 tokens, 12 of which were computed
+  next.prompt.push_back(5);
+  ASSERT_TRUE(scheduler->add(std::move(next)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{2}));
+}
+
+TEST_F(SchedulerTest, RequestsThatWantAllLogitsSkipTheCacheAndGetEveryRowOnce) {
+  make({.max_num_seqs = 2, .max_num_batched_tokens = 64, .max_model_len = 64}, 16, 4);
+  ASSERT_TRUE(scheduler->add(spec(12, 1)).ok());
+  step();
+  SequenceSpec all = spec(12, 1);
+  all.wants_all_rows = true;
+  ASSERT_TRUE(scheduler->add(std::move(all)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{5}));  // one row per sequence and four more
+  EXPECT_EQ(batch.logit_rows, (std::vector<int32_t>{0, 1, 2, 3, 4}));
+  EXPECT_EQ(step(), (std::vector<int>{5}));
+  EXPECT_EQ(step(), (std::vector<int>{2}));
+}
+
+TEST_F(SchedulerTest, RefusesWhatCannotFinishAndSaysWhy) {
+  make({.max_model_len = 100}, 4, 4);
+  EXPECT_NE(scheduler->check(0, 1).message().find("at least 1 token"), std::string::npos);
+  const Status pool = scheduler->check(10, 8);
+  EXPECT_EQ(pool.message(),
+            "the prompt of 10 tokens and max_tokens 8 need 5 KV blocks, but the whole pool has 4 "
+            "blocks of 4 tokens: shorten the prompt, lower max_tokens or raise "
+            "--kv-cache-memory-bytes");
+  EXPECT_TRUE(scheduler->check(10, 7).ok());  // the last token is never computed
+  const Status length = scheduler->check(100, 1);
+  EXPECT_NE(length.message().find("max_model_len is 100"), std::string::npos) << length.message();
+  EXPECT_TRUE(scheduler->check(16, 0).ok());
+}
+
+TEST_F(SchedulerTest, MaxTokensZeroComputesThePromptAndNothingElse) {
+  make({.max_model_len = 64}, 16, 4);
+  ASSERT_TRUE(scheduler->add(spec(9, 0)).ok());
+  EXPECT_EQ(step(), (std::vector<int>{9}));
+  EXPECT_TRUE(batch.logit_rows.empty());
+  EXPECT_EQ(committed[0].finish_reason, FinishReason::kLength);
+  EXPECT_EQ(committed[0].num_new_tokens, 0);
+  EXPECT_EQ(scheduler->pool().num_cached(), 2);
+  EXPECT_FALSE(scheduler->has_work());
+}
+
+TEST_F(SchedulerTest, IsAValue) {
+  make({.max_num_seqs = 2, .max_num_batched_tokens = 5, .max_model_len = 40}, 10, 4);
+  ASSERT_TRUE(scheduler->add(spec(9, 5)).ok());
+  ASSERT_TRUE(scheduler->add(spec(9, 5, 40)).ok());
+  step();
+  step();
+  Scheduler copy = *scheduler;
+  EXPECT_EQ(copy, *scheduler);
+  EXPECT_EQ(copy.state_hash(), scheduler->state_hash());
+  ScheduledBatch copied_batch;
+  copy.schedule(&copied_batch);
+  EXPECT_NE(copy.state_hash(), scheduler->state_hash());
+  scheduler->schedule(&batch);
+  EXPECT_EQ(copy, *scheduler);
+  EXPECT_EQ(copied_batch.tokens, batch.tokens);
+  EXPECT_EQ(copied_batch.block_ids, batch.block_ids);
+}
+
+}  // namespace
+}  // namespace quire

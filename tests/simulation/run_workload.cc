@@ -1,0 +1,365 @@
+// Executes a workload on the scheduler with the fake model and checks everything after every step.
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <optional>
+
+#include "engine/scheduler.h"
+#include "simulation/fake_model_runner.h"
+#include "simulation/workload.h"
+
+namespace quire {
+
+namespace {
+
+constexpr int32_t kEos = 0;
+
+// What the request must produce if nobody cancels it.
+std::vector<int32_t> expected_output(const Workload& w, const SimRequest& r) {
+  FakeHistory history(fake_salt_seed(r.salt));
+  for (int32_t token : r.prompt) history.append(token);
+  std::vector<int32_t> output;
+  const int room = w.max_model_len - static_cast<int>(r.prompt.size());
+  const int limit = std::min(r.max_tokens, room);
+  while (static_cast<int>(output.size()) < limit) {
+    const int32_t token = history.next_token(w.vocab_size);
+    output.push_back(token);
+    history.append(token);
+    const bool stops =
+        std::ranges::count(r.stop_token_ids, token) > 0 || (token == kEos && !r.ignore_eos);
+    if (stops && static_cast<int>(output.size()) >= r.min_tokens) break;
+  }
+  return output;
+}
+
+bool can_ever_finish(const Workload& w, const SimRequest& r) {
+  const int prompt = static_cast<int>(r.prompt.size());
+  if (prompt == 0 || prompt + std::min(1, r.max_tokens) > w.max_model_len) return false;
+  const int output = std::min(r.max_tokens, w.max_model_len - prompt);
+  const int kv_tokens = prompt + std::max(0, output - 1);
+  return (kv_tokens + w.block_size - 1) / w.block_size <= w.num_blocks;
+}
+
+class Simulation {
+ public:
+  explicit Simulation(const Workload& w)
+      : w_(w),
+        runner_(runner_info(w)),
+        scheduler_(scheduler_config(w), w.num_blocks, w.block_size),
+        progress_(w.requests.size()) {}
+
+  std::string run(SimCounters* counters);
+
+ private:
+  struct Progress {
+    std::optional<SequenceId> id;
+    std::vector<int32_t> output;
+    int num_prompt_rows = 0;
+    int next_row = 0;  // position of the next logit row that may be shown
+    bool done = false, cancelled = false, refused = false;
+  };
+  struct Step {
+    ScheduledBatch batch;
+    bool launched = false;
+  };
+
+  static RunnerInfo runner_info(const Workload& w) {
+    RunnerInfo info;
+    info.num_blocks = w.num_blocks;
+    info.block_size = w.block_size;
+    info.vocab_size = w.vocab_size;
+    info.max_model_len = w.max_model_len;
+    info.max_logit_rows = w.max_num_seqs + w.extra_rows;
+    info.max_in_flight = w.depth;
+    return info;
+  }
+  static SchedulerConfig scheduler_config(const Workload& w) {
+    return {w.max_num_seqs,
+            w.max_num_batched_tokens,
+            w.max_model_len,
+            w.long_prefill_token_threshold,
+            w.max_num_seqs + w.extra_rows,
+            w.enable_prefix_caching};
+  }
+
+  void fail(const std::string& what) {
+    if (failure_.empty()) failure_ = "step " + std::to_string(step_) + ": " + what;
+  }
+  void arrivals();
+  void cancels(bool between);
+  void schedule_and_launch();
+  void commit(Step& step);
+  void take_output(const CommittedSequence& done, const Step& step);
+  void check_blocks();
+  void check_contents();
+  void check_batch(const ScheduledBatch& batch);
+  void check_oldest_is_served(const ScheduledBatch& batch);
+  void check_end();
+  int request_of(SequenceId id) const;
+  int64_t step_bound() const;
+
+  const Workload& w_;
+  FakeModelRunner runner_;
+  Scheduler scheduler_;
+  std::vector<Progress> progress_;
+  std::array<Step, 2> steps_;
+  int num_launched_ = 0;
+  int step_ = 0;
+  StepResult result_;
+  std::vector<CommittedSequence> committed_;
+  std::string failure_;
+};
+
+int Simulation::request_of(SequenceId id) const {
+  for (size_t i = 0; i < progress_.size(); ++i) {
+    if (progress_[i].id == id && !progress_[i].done) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void Simulation::arrivals() {
+  for (size_t i = 0; i < w_.requests.size(); ++i) {
+    const SimRequest& r = w_.requests[i];
+    if (r.arrival_step != step_) continue;
+    SequenceSpec spec;
+    spec.prompt = r.prompt;
+    spec.cache_salt = r.salt;
+    spec.eos_token_ids = {kEos};
+    spec.wants_all_rows = r.wants_all_rows;
+    spec.sampling.max_tokens = r.max_tokens;
+    spec.sampling.min_tokens = r.min_tokens;
+    spec.sampling.stop_token_ids = r.stop_token_ids;
+    spec.sampling.ignore_eos = r.ignore_eos;
+    spec.sampling.seed = fake_salt_seed(r.salt);
+    const Result<SequenceId> id = scheduler_.add(std::move(spec));
+    if (id.ok() != can_ever_finish(w_, r)) {
+      fail(id.ok() ? "accepted a request that cannot finish" : "refused one that can");
+    }
+    if (id.ok()) {
+      progress_[i].id = *id;
+    } else {
+      progress_[i].done = progress_[i].refused = true;
+    }
+  }
+}
+
+void Simulation::cancels(bool between) {
+  for (size_t i = 0; i < w_.requests.size(); ++i) {
+    const SimRequest& r = w_.requests[i];
+    Progress& p = progress_[i];
+    if (r.cancel_step != step_ || r.cancel_between != between || p.done || !p.id) continue;
+    scheduler_.cancel(*p.id);
+    p.done = p.cancelled = true;
+    check_blocks();
+  }
+}
+
+void Simulation::schedule_and_launch() {
+  Step& step = steps_[num_launched_ % 2];
+  scheduler_.schedule(&step.batch);
+  check_blocks();
+  check_batch(step.batch);
+  check_oldest_is_served(step.batch);
+  if (step.batch.empty() || !failure_.empty()) return;
+  if (!runner_.launch(step.batch).ok()) fail("launch failed");
+  step.launched = true;
+  ++num_launched_;
+}
+
+void Simulation::commit(Step& step) {
+  step.launched = false;
+  if (!runner_.collect(&result_).ok()) fail("collect failed");
+  for (const ScheduledSequence& s : step.batch.sequences) {
+    const int request = request_of(s.id);
+    if (request < 0 || !w_.requests[request].wants_all_rows) continue;
+    Progress& p = progress_[request];
+    const int first = s.start + s.num_tokens - s.num_rows;
+    if (s.num_rows > 0 && first != p.next_row) fail("a logit row is missing or shown twice");
+    p.next_row += s.num_rows;
+  }
+  scheduler_.commit(step.batch, result_, &committed_);
+  for (const CommittedSequence& done : committed_) take_output(done, step);
+  check_blocks();
+  check_contents();
+}
+
+void Simulation::take_output(const CommittedSequence& done, const Step& step) {
+  const int request = request_of(done.id);
+  if (request < 0) return fail("output for a sequence that has ended");
+  Progress& p = progress_[request];
+  const Sequence& seq = scheduler_.sequence(done.id);
+  p.output.insert(p.output.end(), seq.tokens.end() - done.num_new_tokens, seq.tokens.end());
+  if (done.finish_reason != FinishReason::kNone) p.done = true;
+}
+
+// free + cached + used == N, reference counts, lists and the hash index.
+void Simulation::check_blocks() {
+  const BlockPool& pool = scheduler_.pool();
+  if (const std::string wrong = pool.find_inconsistency(); !wrong.empty()) fail(wrong);
+  std::vector<int> holders(w_.num_blocks, 0);
+  for (const Sequence& seq : scheduler_.sequences()) {
+    for (BlockId block : seq.table.blocks()) ++holders[block];
+    if (seq.state == SequenceState::kWaiting && seq.table.size() > 0) fail("waits with blocks");
+    if (seq.state == SequenceState::kRunning &&
+        seq.table.size() * w_.block_size < seq.num_computed) {
+      fail("a sequence has computed more tokens than its blocks hold");
+    }
+  }
+  for (BlockId block = 0; block < w_.num_blocks; ++block) {
+    if (holders[block] != pool.ref_count(block)) {
+      fail("block " + std::to_string(block) + " has " + std::to_string(pool.ref_count(block)) +
+           " references and " + std::to_string(holders[block]) + " holders");
+    }
+  }
+}
+
+// The KV memory of every block that can be found by its content holds that content.
+void Simulation::check_contents() {
+  const BlockPool& pool = scheduler_.pool();
+  for (BlockId block = 0; block < w_.num_blocks; ++block) {
+    if (!pool.has_content(block)) continue;
+    const BlockId parent = pool.parent(block);
+    uint64_t content = parent >= 0 ? runner_.kv((int64_t{parent} + 1) * w_.block_size - 1)
+                                   : fake_salt_seed(pool.salt(parent));
+    for (int i = 0; i < w_.block_size; ++i) {
+      content = FakeHistory::next_content(content, pool.tokens(block)[i]);
+      if (runner_.kv(int64_t{block} * w_.block_size + i) != content) {
+        return fail("block " + std::to_string(block) + " does not hold what its key says");
+      }
+    }
+  }
+}
+
+void Simulation::check_batch(const ScheduledBatch& batch) {
+  const BlockPool& pool = scheduler_.pool();
+  if (static_cast<int>(batch.tokens.size()) > w_.max_num_batched_tokens) fail("too many tokens");
+  if (static_cast<int>(batch.logit_rows.size()) > w_.max_num_seqs + w_.extra_rows) {
+    fail("too many logit rows");
+  }
+  std::vector<int> writers(w_.num_blocks, 0);
+  std::vector<int32_t> slots;
+  for (const ScheduledSequence& s : batch.sequences) {
+    slots.push_back(s.slot);
+    if (s.num_tokens < 1) fail("an entry without tokens");
+    const auto blocks = batch.blocks_of(s);
+    const int last = (s.start + s.num_tokens - 1) / w_.block_size;
+    if (last >= s.num_blocks) return fail("the block table is too short for its tokens");
+    for (int i = s.start / w_.block_size; i <= last; ++i) {
+      if (!pool.is_writable(blocks[i])) fail("writes to a block that is shared or cached");
+      if (++writers[blocks[i]] > 1) fail("two sequences write to one block");
+    }
+    if (w_.long_prefill_token_threshold > 0 && s.num_tokens > w_.long_prefill_token_threshold) {
+      fail("more tokens than long_prefill_token_threshold");
+    }
+  }
+  std::ranges::sort(slots);
+  if (std::ranges::adjacent_find(slots) != slots.end()) fail("two sequences share a slot");
+  if (scheduler_.num_running() > w_.max_num_seqs) fail("more than max_num_seqs are running");
+  if (!slots.empty() && (slots.front() < 0 || slots.back() >= w_.max_num_seqs)) fail("bad slot");
+}
+
+// No starvation: whoever came first computes something in every step.
+void Simulation::check_oldest_is_served(const ScheduledBatch& batch) {
+  const Sequence* oldest = nullptr;
+  SequenceId id = -1;
+  for (size_t i = 0; i < scheduler_.sequences().size(); ++i) {
+    const Sequence& seq = scheduler_.sequences()[i];
+    const bool open = seq.state == SequenceState::kWaiting || seq.state == SequenceState::kRunning;
+    if (!open) {
+      // With overlap an ended sequence may hold its blocks for one more step.
+      if (seq.state == SequenceState::kFinished) return;
+      continue;
+    }
+    if (!oldest || seq.arrival < oldest->arrival) oldest = &seq, id = static_cast<SequenceId>(i);
+  }
+  if (!oldest) return;
+  for (const ScheduledSequence& s : batch.sequences) {
+    if (s.id == id) return;
+  }
+  // All it needs is in flight, or it was preempted with a token in flight.
+  if (oldest->num_in_flight > 0 && (oldest->num_pending > 0 || oldest->max_output == 0)) return;
+  fail("the oldest sequence is not in the batch");
+}
+
+void Simulation::check_end() {
+  const BlockPool& pool = scheduler_.pool();
+  if (pool.num_used() != 0) fail("blocks leak");
+  int num_roots = 0;
+  for (const char* salt : {"", "a", "b"}) {
+    bool found = false;
+    for (BlockId b = 0; b < w_.num_blocks; ++b) {
+      found |= pool.has_content(b) && pool.parent(b) < 0 && pool.salt(pool.parent(b)) == salt;
+    }
+    num_roots += found;
+  }
+  if (pool.num_roots() != num_roots) fail("roots leak");
+  if (!w_.enable_prefix_caching && pool.num_cached() != 0) fail("cached without prefix caching");
+  for (size_t i = 0; i < w_.requests.size(); ++i) {
+    const Progress& p = progress_[i];
+    if (p.refused) continue;
+    const std::vector<int32_t> expected = expected_output(w_, w_.requests[i]);
+    const std::string who = "request " + std::to_string(i);
+    const bool is_prefix = p.output.size() <= expected.size() &&
+                           std::equal(p.output.begin(), p.output.end(), expected.begin());
+    if (!is_prefix) fail(who + " got wrong tokens");
+    if (!p.cancelled && p.output.size() != expected.size()) fail(who + " got too few tokens");
+    if (!p.cancelled && w_.requests[i].wants_all_rows) {
+      const int outputs = std::max<int>(1, static_cast<int>(expected.size()));
+      const int rows = static_cast<int>(w_.requests[i].prompt.size()) + outputs - 1;
+      if (p.next_row < rows) fail(who + " was shown too few logit rows");
+    }
+  }
+}
+
+// Each request, once it is the oldest, needs this many steps at most.
+int64_t Simulation::step_bound() const {
+  int64_t bound = 64;
+  for (const SimRequest& r : w_.requests) {
+    bound += 4 * (static_cast<int64_t>(r.prompt.size()) + std::min(r.max_tokens, w_.max_model_len));
+  }
+  return bound;
+}
+
+std::string Simulation::run(SimCounters* counters) {
+  const int64_t bound = step_bound();
+  const auto all_done = [&] {
+    return std::ranges::all_of(progress_, [](const Progress& p) { return p.done; });
+  };
+  const auto in_flight = [&] { return steps_[0].launched || steps_[1].launched; };
+  for (; failure_.empty() && !(all_done() && !in_flight()); ++step_) {
+    if (step_ > bound) fail("no end after " + std::to_string(bound) + " steps");
+    arrivals();
+    cancels(false);
+    const int before = num_launched_;
+    schedule_and_launch();
+    cancels(true);
+    const bool launched = num_launched_ != before;
+    Step& latest = steps_[(num_launched_ + 1) % 2];
+    Step& earlier = steps_[num_launched_ % 2];
+    if (w_.depth > 1 && launched) {
+      if (earlier.launched) commit(earlier);
+    } else if (latest.launched) {
+      commit(latest);
+    }
+  }
+  if (failure_.empty()) check_end();
+  if (counters) {
+    const SchedulerStats& stats = scheduler_.stats();
+    counters->steps += step_;
+    counters->preemptions += stats.num_preemptions;
+    counters->prefix_hits += stats.prefix_cache_hits;
+    counters->evictions += scheduler_.pool().num_evictions();
+    for (const Progress& p : progress_) {
+      (p.refused ? counters->refused : p.cancelled ? counters->cancelled : counters->finished)++;
+    }
+  }
+  return failure_;
+}
+
+}  // namespace
+
+std::string run_workload(const Workload& workload, SimCounters* counters) {
+  return Simulation(workload).run(counters);
+}
+
+}  // namespace quire

@@ -1,0 +1,46 @@
+// Random workloads for the scheduler, made from a seed, and their execution under every invariant.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace quire {
+
+struct SimRequest {
+  int arrival_step = 0;
+  int cancel_step = -1;         // -1: never
+  bool cancel_between = false;  // after launch and before commit, instead of before schedule
+  std::vector<int32_t> prompt;
+  std::string salt;
+  int max_tokens = 1, min_tokens = 0;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  bool wants_all_rows = false;
+};
+
+struct Workload {
+  uint64_t seed = 0;
+  int num_blocks = 4, block_size = 2;
+  int max_num_seqs = 2, max_num_batched_tokens = 4, long_prefill_token_threshold = 0;
+  int extra_rows = 1;
+  int max_model_len = 64;
+  int vocab_size = 13;
+  bool enable_prefix_caching = true;
+  int depth = 1;  // steps in flight
+  std::vector<SimRequest> requests;
+};
+
+struct SimCounters {
+  int64_t steps = 0, preemptions = 0, prefix_hits = 0, evictions = 0, finished = 0, cancelled = 0,
+          refused = 0;
+};
+
+Workload random_workload(uint64_t seed);
+// Empty when everything held; else what was violated and where.
+std::string run_workload(const Workload& workload, SimCounters* counters = nullptr);
+// A smaller workload that still fails, and its description as code.
+Workload shrink(Workload workload);
+std::string describe(const Workload& workload);
+
+}  // namespace quire
