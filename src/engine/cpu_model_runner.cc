@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/backend.h"
+#include "kernels/parallel.h"
 
 namespace quire {
 
@@ -21,14 +22,6 @@ DType kv_dtype(const std::string& name) {
 ActivationType activation_type(const std::string& name) {
   if (name == "f32") return ActivationType::kF32;
   return name == "int8" ? ActivationType::kInt8 : ActivationType::kInt16;
-}
-
-Parallel parallel_over(ThreadPool& threads) {
-  return {&threads,
-          threads.num_threads(),
-          [](void* pool, void (*body)(void*, int32_t, int32_t), void* arg) {
-            static_cast<ThreadPool*>(pool)->run(body, arg);
-          }};
 }
 
 }  // namespace
@@ -128,7 +121,7 @@ void CpuModelRunner::forward(const ScheduledBatch& batch) {
   const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
   ForwardContext context{};
   context.ops = ops_;
-  context.exec = {parallel_over(*threads_), scratch_.data()};
+  context.exec = {make_parallel(*threads_), scratch_.data()};
   context.activations = activations_;
   context.batch = {tokens_,
                    positions_,
