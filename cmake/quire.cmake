@@ -1,7 +1,8 @@
 # Compiler settings shared by every target, and the two functions that declare a library or a test binary.
 add_library(quire_options INTERFACE)
 target_include_directories(quire_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(quire_options INTERFACE -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden
+target_compile_options(quire_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+                                               -fvisibility=hidden
                                                -ffp-contract=off)
 target_link_libraries(quire_options INTERFACE Threads::Threads)
 if(QUIRE_SANITIZE)

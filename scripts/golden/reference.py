@@ -27,12 +27,12 @@ def prompts(name, vocab=VOCAB):
     return [rng.integers(4, vocab, size=length, dtype=np.int32) for length in LENGTHS]
 
 
-def kept_positions(length):
-    """Positions whose logits are stored: all of a short prompt; of a long one every fifth and the
-    last eight, which the keys and values of all other positions reach through attention."""
+def kept_positions(length, every):
+    """Positions whose logits are stored: all of a short prompt; of a long one every `every`-th and
+    the last eight, which the keys and values of all other positions reach through attention."""
     if length <= 32:
         return np.arange(length, dtype=np.int32)
-    return np.array(sorted({*range(0, length, 5), *range(length - 8, length)}), dtype=np.int32)
+    return np.array(sorted({*range(0, length, every), *range(length - 8, length)}), dtype=np.int32)
 
 
 @contextlib.contextmanager
@@ -58,13 +58,13 @@ def logits_of(model, tokens, double=True):
     return logits.numpy().astype(np.float32)
 
 
-def save_golden(path, name, model):
+def save_golden(path, name, model, every=5):
     """tokens_i I32 [T], positions_i I32 [R], logits_i F32 [R, V] for i = 0, 1, 2."""
     tensors, worst, lowest, highest = {}, 0.0, np.inf, -np.inf
     for i, tokens in enumerate(prompts(name)):
         logits = logits_of(model, tokens)
         single = logits_of(model, tokens, double=False)
-        kept = kept_positions(len(tokens))
+        kept = kept_positions(len(tokens), every)
         assert np.isfinite(logits).all()
         worst = max(worst, float(np.abs(logits - single).max()))
         lowest, highest = min(lowest, logits.min()), max(highest, logits.max())

@@ -1,0 +1,107 @@
+// quire run: one prompt, one answer, one line of figures.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.h"
+#include "apps/engine_flags.h"
+#include "apps/report.h"
+#include "apps/sampling_flags.h"
+#include "apps/terminal.h"
+
+namespace quire {
+namespace {
+
+struct RunFlags {
+  LlmConfig llm;
+  SamplingFlags sampling;
+  std::string prompt, prompt_file, system;
+  bool raw = false, json = false;
+};
+
+Result<std::string> read_prompt(const RunFlags& flags) {
+  if (!flags.prompt.empty() && flags.prompt != "-") return flags.prompt;
+  if (flags.prompt_file.empty() && flags.prompt.empty()) {
+    return invalid_argument("no prompt: give -p TEXT, -f FILE, or -p - to read standard input");
+  }
+  std::string text;
+  if (flags.prompt == "-" || flags.prompt_file == "-") {
+    text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  } else {
+    std::ifstream file(flags.prompt_file, std::ios::binary);
+    if (!file) return not_found("cannot read the prompt file " + flags.prompt_file);
+    text.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  if (text.empty()) return invalid_argument("the prompt is empty");
+  return text;
+}
+
+GenerateRequest make_request(const Llm& llm, const RunFlags& flags, const std::string& prompt) {
+  GenerateRequest request;
+  request.id = "run";
+  if (flags.raw || !llm.has_chat_template()) {
+    request.prompt = prompt;
+  } else {
+    Json messages = Json::array();
+    if (!flags.system.empty()) messages.push_back({{"role", "system"}, {"content", flags.system}});
+    messages.push_back({{"role", "user"}, {"content", prompt}});
+    request.prompt = ChatPrompt{.messages_json = dump_json(messages)};
+  }
+  request.sampling = flags.sampling.over(llm.default_sampling());
+  request.output = flags.sampling.output();
+  return request;
+}
+
+Status run(const RunFlags& flags) {
+  QUIRE_ASSIGN_OR_RETURN(const std::string prompt, read_prompt(flags));
+  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Llm> llm, Llm::load(flags.llm));
+  QUIRE_ASSIGN_OR_RETURN(TextStream stream, llm->submit(make_request(*llm, flags, prompt)));
+
+  Answer answer;
+  while (!stream.finished()) {
+    if (Interrupt::requested()) stream.cancel();
+    const std::optional<TextDelta> delta = stream.next_for(std::chrono::milliseconds(100));
+    if (!delta) continue;
+    answer.append(*delta);
+    if (flags.json) continue;
+    std::fwrite(delta->text.data(), 1, delta->text.size(), stdout);
+    std::fflush(stdout);
+  }
+  if (answer.finish_reason == FinishReason::kError) return answer.error;
+  if (flags.json) {
+    Json result = answer_json(answer, stream, llm->tokenizer());
+    result["load_seconds"] = llm->load_report().seconds;
+    std::puts(dump_json(result).c_str());
+  } else {
+    std::fputc('\n', stdout);
+    std::fflush(stdout);
+    std::fprintf(stderr, "%s\n", figures_line(stream.stats(), *llm).c_str());
+  }
+  return Interrupt::requested() ? cancelled("interrupted") : Status();
+}
+
+}  // namespace
+
+Command add_run_command(CLI::App& app) {
+  auto flags = std::make_shared<RunFlags>();
+  add_model_argument(app, flags->llm);
+  app.add_option("-p,--prompt", flags->prompt, "the prompt; - reads standard input");
+  app.add_option(
+         "-f,--file", flags->prompt_file, "read the prompt from this file; - is standard input")
+      ->excludes("-p");
+  app.add_option("--system", flags->system, "system message");
+  app.add_flag(
+      "--raw", flags->raw, "give the text to the model as it is, without the chat template");
+  app.add_flag("--json",
+               flags->json,
+               "print one JSON object: text, token ids, finish reason, usage, timings");
+  add_sampling_flags(app, flags->sampling);
+  add_engine_flags(app, flags->llm);
+  return [flags] { return run(*flags); };
+}
+
+}  // namespace quire

@@ -1,0 +1,59 @@
+#include "apps/engine_flags.h"
+
+#include <CLI/CLI.hpp>
+
+#include "apps/human_integer.h"
+
+namespace quire {
+
+void add_model_argument(CLI::App& app, LlmConfig& config) {
+  app.add_option(
+         "MODEL",
+         config.model,
+         "GGUF file, Hugging Face folder, name in the model cache, or org/name in the Hugging "
+         "Face cache")
+      ->required();
+}
+
+void add_engine_flags(CLI::App& app, LlmConfig& config) {
+  EngineConfig& e = config.engine;
+  const std::string group = "Engine";
+  const auto add = [&](const char* name, auto& field, const char* help) {
+    return app.add_option(name, field, help)->group(group)->capture_default_str();
+  };
+  const auto add_count = [&](const char* name, auto& field, const char* help) {
+    return add(name, field, help)->transform(human_integer())->type_name("INT");
+  };
+  add_count("--max-model-len",
+            e.max_model_len,
+            "tokens of prompt and answer; 0 = what model and memory allow");
+  add_count("--max-num-seqs", e.max_num_seqs, "sequences running at once");
+  add_count("--max-num-batched-tokens", e.max_num_batched_tokens, "tokens of one step");
+  add_count("--block-size", e.block_size, "tokens of a KV block, a power of two up to 256");
+  add_count("--kv-cache-memory-bytes",
+            e.kv_cache_memory_bytes,
+            "size of the KV pool; 0 = a share of free memory");
+  add("--kv-cache-memory-share", e.kv_cache_memory_share, "that share of free memory");
+  add("--kv-cache-dtype", e.kv_cache_dtype, "auto (float16), float16, bfloat16 or float32");
+  app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching",
+               e.enable_prefix_caching,
+               "reuse KV blocks of equal prefixes (on by default)")
+      ->group(group);
+  add_count("--long-prefill-token-threshold",
+            e.long_prefill_token_threshold,
+            "most tokens of one sequence in a step; 0 = no limit");
+  add_count("--max-num-queued-reqs",
+            e.max_num_queued_reqs,
+            "requests waiting before new ones are refused");
+  add("--activations",
+      e.activations,
+      "into quantised weights: int16 (exact answers), int8 (fast), f32");
+  add("--threads", e.num_threads, "CPU threads; 0 = every core this process may use");
+  add("--isa",
+      e.isa,
+      "instruction set, as in quire devices; empty = QUIRE_ISA, else the best; ref = reference");
+  app.add_option("--chat-template", config.chat_template_file, "file with a chat template (Jinja)")
+      ->group(group);
+}
+
+}  // namespace quire

@@ -1,0 +1,70 @@
+// quire: the command line.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "apps/command.h"
+#include "apps/terminal.h"
+#include "base/status.h"
+
+namespace {
+
+struct Entry {
+  const char* name;
+  const char* help;
+  quire::Command (*add)(CLI::App&);
+};
+
+constexpr Entry kCommands[] = {
+    {"run", "answer one prompt", quire::add_run_command},
+    {"chat", "hold a conversation on the terminal", quire::add_chat_command},
+    {"generate",
+     "answer a file of prompts; a killed run can be resumed",
+     quire::add_generate_command},
+    {"perplexity",
+     "perplexity of a text, KL divergence from reference logits",
+     quire::add_perplexity_command},
+    {"info", "what a model is made of", quire::add_info_command},
+    {"tokenize", "text to token ids", quire::add_tokenize_command},
+    {"detokenize", "token ids to text", quire::add_detokenize_command},
+    {"devices", "the CPU, its instruction sets, cores and memory", quire::add_devices_command},
+    {"completion", "print a shell completion script", quire::add_completion_command},
+};
+
+int finish(const quire::Status& status) {
+  if (!status.ok()) std::fprintf(stderr, "quire: %s\n", status.message().c_str());
+  return static_cast<int>(status.code());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("quire: an LLM inference engine", "quire");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", QUIRE_VERSION);
+  app.get_formatter()->column_width(36);
+  app.footer(
+      "Exit codes: 0 ok, 1 internal error, 2 bad argument, 3 not found, 4 damaged file, 5 not "
+      "supported, "
+      "6 out of memory or capacity, 7 I/O error, 130 interrupted.");
+
+  std::vector<std::pair<CLI::App*, quire::Command>> commands;
+  for (const Entry& entry : kCommands) {
+    CLI::App* sub = app.add_subcommand(entry.name, entry.help);
+    commands.emplace_back(sub, entry.add(*sub));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    app.exit(error);
+    return static_cast<int>(quire::StatusCode::kInvalidArgument);
+  }
+  quire::Interrupt::install();
+  for (auto& [sub, command] : commands) {
+    if (sub->parsed()) return finish(command());
+  }
+  return 0;
+}

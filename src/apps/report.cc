@@ -1,0 +1,78 @@
+#include "apps/report.h"
+
+#include <nlohmann/json.hpp>
+
+#include "apps/terminal.h"
+#include "base/memory.h"
+
+namespace quire {
+
+void Answer::append(const TextDelta& delta) {
+  text += delta.text;
+  tokens.insert(tokens.end(), delta.tokens.begin(), delta.tokens.end());
+  logprobs.insert(logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  if (!delta.prompt_logprobs.empty()) prompt_logprobs = delta.prompt_logprobs;
+  finish_reason = delta.finish_reason;
+  stop_string = delta.stop_string;
+  stop_token = delta.stop_token;
+  error = delta.error;
+}
+
+namespace {
+
+Json logprobs_json(const std::vector<LogprobList>& lists, const Tokenizer& tokenizer) {
+  Json out = Json::array();
+  for (const LogprobList& list : lists) {
+    Json entries = Json::array();
+    for (const TokenLogprob& entry : list) {
+      entries.push_back({{"token_id", entry.token},
+                         {"token", tokenizer.id_to_token(entry.token).value_or("")},
+                         {"logprob", entry.logprob},
+                         {"rank", entry.rank}});
+    }
+    out.push_back(std::move(entries));
+  }
+  return out;
+}
+
+}  // namespace
+
+Json answer_json(const Answer& answer, const TextStream& stream, const Tokenizer& tokenizer) {
+  const RequestStats& stats = stream.stats();
+  Json out;
+  out["text"] = answer.text;
+  out["token_ids"] = answer.tokens;
+  out["finish_reason"] = finish_reason_name(answer.finish_reason);
+  out["stop_reason"] = answer.stop_string  ? Json(*answer.stop_string)
+                       : answer.stop_token ? Json(*answer.stop_token)
+                                           : Json();
+  if (!answer.logprobs.empty()) out["logprobs"] = logprobs_json(answer.logprobs, tokenizer);
+  if (!answer.prompt_logprobs.empty()) {
+    out["prompt_logprobs"] = logprobs_json(answer.prompt_logprobs, tokenizer);
+  }
+  out["prompt_token_ids"] = stream.prompt_tokens();
+  out["usage"] = {{"prompt_tokens", stats.num_prompt_tokens},
+                  {"completion_tokens", stats.num_generated_tokens},
+                  {"total_tokens", stats.num_prompt_tokens + stats.num_generated_tokens},
+                  {"cached_tokens", stats.num_cached_tokens}};
+  out["timings"] = {{"queue_seconds", stats.scheduled_seconds},
+                    {"time_to_first_token_seconds", stats.first_token_seconds},
+                    {"total_seconds", stats.finish_seconds},
+                    {"prefill_tokens_per_second", stats.prefill_tokens_per_second()},
+                    {"decode_tokens_per_second", stats.decode_tokens_per_second()}};
+  return out;
+}
+
+std::string figures_line(const RequestStats& stats, const Llm& llm) {
+  const EngineStats engine = llm.stats();
+  return "prompt " + std::to_string(stats.num_prompt_tokens) + " tokens (" +
+         std::to_string(stats.num_cached_tokens) + " cached), prefill " +
+         format_double(stats.prefill_tokens_per_second(), 1) + " tok/s | generated " +
+         std::to_string(stats.num_generated_tokens) + " tokens, decode " +
+         format_double(stats.decode_tokens_per_second(), 1) + " tok/s | KV blocks " +
+         std::to_string(engine.peak_used_blocks) + " of " + std::to_string(engine.num_blocks) +
+         " | load " + format_double(llm.load_report().seconds, 2) + " s | peak memory " +
+         human_bytes(peak_resident_bytes());
+}
+
+}  // namespace quire

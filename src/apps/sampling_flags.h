@@ -1,0 +1,42 @@
+// Sampling flags, with vLLM's names, and the same fields in a JSON object (quire generate).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/command.h"
+#include "engine/request.h"
+#include "frontend/json.h"
+#include "frontend/text_stream.h"
+
+namespace quire {
+
+// What the user said; absent fields keep the model's defaults.
+struct SamplingFlags {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
+      frequency_penalty;
+  std::optional<int> top_k, max_tokens, min_tokens, logprobs;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  bool keep_special_tokens = false;
+
+  SamplingParams over(SamplingParams defaults) const;
+  TextStream::Options output() const;
+};
+
+void add_sampling_flags(CLI::App& app, SamplingFlags& flags);
+
+// Applies the sampling fields of `object` to params and output. An unknown field is an error that
+// names it and the nearest known one; `known_elsewhere` lists fields that the caller reads itself.
+Status apply_sampling_fields(const Json& object,
+                             const std::vector<std::string>& known_elsewhere,
+                             SamplingParams& params,
+                             TextStream::Options& output);
+
+// The entry of `candidates` with the smallest edit distance to `word`, or "" when none is near.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+
+}  // namespace quire

@@ -1,0 +1,116 @@
+#include "frontend/llm.h"
+
+#include <chrono>
+#include <utility>
+
+#include "engine/cpu_model_runner.h"
+
+namespace quire {
+
+Result<std::unique_ptr<Llm>> Llm::load(LlmConfig config) {
+  const auto start = std::chrono::steady_clock::now();
+  QUIRE_RETURN_IF_ERROR(config.engine.validate());
+  QUIRE_ASSIGN_OR_RETURN(const std::filesystem::path path, resolve_model(config.model));
+  QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded,
+                         load_model(path, {.num_threads = config.engine.num_threads}));
+  QUIRE_ASSIGN_OR_RETURN(TextModel text, make_text_model(loaded.info, config.chat_template_file));
+
+  std::unique_ptr<Llm> llm(new Llm(std::move(text)));
+  llm->defaults_ = loaded.info.generation;
+  llm->model_config_ = loaded.model->config();
+  llm->report_.weight_bytes = loaded.weight_bytes;
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<CpuModelRunner> runner,
+                         CpuModelRunner::create(std::move(loaded.model), config.engine));
+  llm->report_.kv_plan = runner->kv_pool();
+  llm->report_.isa = runner->ops().name;
+  llm->report_.num_threads = runner->num_threads();
+  config.engine.max_model_len = runner->kv_pool().max_model_len;
+  llm->engine_config_ = config.engine;
+  QUIRE_ASSIGN_OR_RETURN(llm->engine_, Engine::create(config.engine, std::move(runner)));
+  llm->tokenizer_pool_ =
+      std::make_unique<TaskPool>(config.num_tokenizer_threads, config.max_queued_tokenizations);
+  llm->report_.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return llm;
+}
+
+Llm::~Llm() = default;
+
+SamplingParams Llm::default_sampling() const {
+  SamplingParams params;
+  const auto take = [](auto value, auto& target) {
+    if (value >= 0) target = value;
+  };
+  params.temperature = 0;
+  params.max_tokens = kDefaultMaxTokens;
+  take(defaults_.temperature, params.temperature);
+  take(defaults_.top_k, params.top_k);
+  take(defaults_.top_p, params.top_p);
+  take(defaults_.min_p, params.min_p);
+  take(defaults_.repetition_penalty, params.repetition_penalty);
+  take(defaults_.max_new_tokens, params.max_tokens);
+  return params;
+}
+
+Result<std::string> Llm::render(const ChatPrompt& prompt) const {
+  if (!text_.chat_template) {
+    return invalid_argument(
+        "this model has no chat template: give one with --chat-template FILE, or send a plain "
+        "prompt");
+  }
+  return render_chat(*text_.chat_template, prompt, text_.template_tokens, text_.special_tokens);
+}
+
+Result<std::vector<TokenId>> Llm::encode_chat(std::string_view rendered) const {
+  return encode_rendered(text_.tokenizer, rendered);
+}
+
+namespace {
+
+// The work of a tokenizer thread: text -> tokens -> engine.
+Result<std::vector<TokenId>> encode(const Llm& llm,
+                                    std::variant<std::string, std::vector<TokenId>>& prompt,
+                                    bool rendered_chat) {
+  if (auto* tokens = std::get_if<std::vector<TokenId>>(&prompt)) return std::move(*tokens);
+  const std::string& text = std::get<std::string>(prompt);
+  if (rendered_chat) return llm.encode_chat(text);
+  return llm.tokenizer().encode(text, {.add_special_tokens = true});
+}
+
+}  // namespace
+
+Result<TextStream> Llm::submit(GenerateRequest in) {
+  std::variant<std::string, std::vector<TokenId>> prompt;
+  const bool is_chat = std::holds_alternative<ChatPrompt>(in.prompt);
+  if (is_chat) {
+    QUIRE_ASSIGN_OR_RETURN(prompt, render(std::get<ChatPrompt>(in.prompt)));
+  } else if (auto* text = std::get_if<std::string>(&in.prompt)) {
+    prompt = std::move(*text);
+  } else {
+    prompt = std::move(std::get<std::vector<TokenId>>(in.prompt));
+  }
+
+  auto pending = std::make_shared<PendingRequest>();
+  TextStream stream(pending, text_.tokenizer, std::move(in.output));
+  auto request = std::make_shared<Request>();
+  request->id = std::move(in.id);
+  request->sampling = std::move(in.sampling);
+  request->cache_salt = std::move(in.cache_salt);
+  request->logits_tap = std::move(in.logits_tap);
+  const bool queued = tokenizer_pool_->submit([this, pending, request, prompt, is_chat]() mutable {
+    if (pending->cancelled)
+      return pending->admitted.set_value(cancelled("the request was cancelled"));
+    Result<std::vector<TokenId>> tokens = encode(*this, prompt, is_chat);
+    if (!tokens.ok()) return pending->admitted.set_value(tokens.status());
+    pending->prompt = *tokens;
+    request->prompt = std::move(*tokens);
+    pending->admitted.set_value(engine_->submit(std::move(*request)));
+  });
+  if (!queued) {
+    return resource_exhausted("more than " + std::to_string(tokenizer_pool_->max_queued()) +
+                              " prompts wait for the tokenizer; try again later");
+  }
+  return stream;
+}
+
+}  // namespace quire

@@ -1,0 +1,47 @@
+#include "frontend/text_model.h"
+
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+namespace quire {
+namespace {
+
+Result<Tokenizer> make_tokenizer(const TokenizerSource& source) {
+  if (const auto* json = std::get_if<std::string>(&source))
+    return Tokenizer::from_json(*json);
+  return Tokenizer::from_gguf(std::get<GgufTokenizerSpec>(source));
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return not_found("cannot read the chat template " + path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+}  // namespace
+
+Result<TextModel> make_text_model(const ModelInfo& info, const std::string& chat_template_file) {
+  QUIRE_ASSIGN_OR_RETURN(Tokenizer tokenizer, make_tokenizer(info.tokenizer));
+  TextModel model{.tokenizer = std::move(tokenizer)};
+  std::optional<std::string> source = info.chat_template;
+  if (!chat_template_file.empty()) {
+    QUIRE_ASSIGN_OR_RETURN(source, read_file(chat_template_file));
+  }
+  if (source) {
+    QUIRE_ASSIGN_OR_RETURN(model.chat_template, ChatTemplate::compile(*source));
+  }
+  model.template_tokens = {.bos = info.special_tokens.bos.value_or(""),
+                           .eos = info.special_tokens.eos.value_or(""),
+                           .pad = info.special_tokens.pad.value_or(""),
+                           .unk = info.special_tokens.unk.value_or("")};
+  for (TokenId id = 0; id < model.tokenizer.vocab_size(); ++id) {
+    if (!model.tokenizer.is_special(id)) continue;
+    if (std::optional<std::string> token = model.tokenizer.id_to_token(id)) {
+      model.special_tokens.push_back(std::move(*token));
+    }
+  }
+  return model;
+}
+
+}  // namespace quire
