@@ -5,19 +5,18 @@
 #pragma once
 
 #include <stdint.h>
-#include <string.h>
 
 namespace quire {
 
 static inline float f32_from_bits(uint32_t bits) {
   float value;
-  memcpy(&value, &bits, sizeof(value));
+  __builtin_memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
 static inline uint32_t bits_of_f32(float value) {
   uint32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
+  __builtin_memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
 
