@@ -22,6 +22,7 @@ constexpr Entry kCommands[] = {
     {"generate",
      "answer a file of prompts; a killed run can be resumed",
      quire::add_generate_command},
+    {"bench", "measure a model next to this machine's limits", quire::add_bench_command},
     {"perplexity",
      "perplexity of a text, KL divergence from reference logits",
      quire::add_perplexity_command},

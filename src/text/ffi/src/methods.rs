@@ -137,6 +137,22 @@ fn split_spaces_right(s: &str, limit: usize) -> Vec<&str> {
     pieces
 }
 
+/// str.splitlines()
+pub fn lines(s: &str) -> Vec<&str> {
+    let ends = |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut lines = Vec::new();
+    let mut rest = s;
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| ends(*c)) {
+        lines.push(&rest[..at]);
+        let end = at + c.len_utf8();
+        rest = &rest[end + usize::from(c == '\r' && rest[end..].starts_with('\n'))..];
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
+}
+
 fn replace(s: &str, args: &[Value]) -> Result<Value> {
     let (old, new, count): (&Value, &Value, Option<i64>) = from_args(args)?;
     let (old, new) = (str_of(old)?, str_of(new)?);
