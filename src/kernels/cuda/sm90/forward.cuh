@@ -1,0 +1,500 @@
+// FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V, 16-bit inputs.
+//
+//   roles   warpgroup 0: warp 0 streams K and V tiles through two rings of kStages, warp 1 loads Q; both by TMA.
+//           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
+//   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key blocks are walked from
+//           the last to the first, so that masked blocks come first.
+//   ping-pong       a named barrier per consumer: a warpgroup issues its products only in its turn, so that the
+//                   softmax of one runs under the products of the other.
+//   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
+//   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
+//   shared  Q (reused for O) kM*kD + kStages*kN*2*kD 16-bit values, each tile as slabs [kD/64][rows][64], swizzled.
+#pragma once
+
+#include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/sm90/tiles.cuh"
+#include "kernels/cuda/softmax.cuh"
+#include "kernels/cuda/tma.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace quire::cuda::sm90 {
+
+template <typename T_,
+          int kD_,
+          int kConsumers_,
+          int kN_,
+          int kStages_,
+          bool kPingPong_,
+          bool kOverlap_,
+          bool kSoftcap_>
+struct ForwardTraits {
+  using T = T_;
+  static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_, kStages = kStages_;
+  static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
+  static constexpr int kM = 64 * kConsumers;
+  static constexpr int kThreads = 128 * (kConsumers + 1);
+  static constexpr int kSlabs = kD / 64;
+  static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
+  static constexpr int kTileBytes = kN * kD * 2;
+  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 24;
+  static constexpr int kConsumerRegisters = kConsumers == 1 ? 256 : kConsumers == 2 ? 240 : 160;
+  // At d > 128 the rescale of O moves under the QK product of the next block.
+  static constexpr bool kRescaleUnderQk = kD > 128;
+  static constexpr int kSmemBytes = kConsumers * kQBytes + 2 * kStages * kTileBytes + 1024 + 256;
+};
+
+template <typename Traits>
+struct SharedStorage {
+  uint32_t q, k, v;  // shared addresses, 1024-byte aligned
+  uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
+
+  __device__ explicit SharedStorage(char* raw) {
+    const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
+    q = base;
+    k = q + Traits::kConsumers * Traits::kQBytes;
+    v = k + Traits::kStages * Traits::kTileBytes;
+    const uint32_t end = v + Traits::kStages * Traits::kTileBytes;
+    uint64_t* barriers = reinterpret_cast<uint64_t*>(raw + (end - smem_address(raw)));
+    q_full = barriers;
+    q_empty = q_full + Traits::kConsumers;
+    k_full = q_empty + Traits::kConsumers;
+    k_empty = k_full + Traits::kStages;
+    v_full = k_empty + Traits::kStages;
+    v_empty = v_full + Traits::kStages;
+  }
+
+  __device__ void init_barriers() const {
+    for (int i = 0; i < Traits::kConsumers; ++i) {
+      mbarrier_init(q_full + i, 1);
+      mbarrier_init(q_empty + i, 1);
+    }
+    for (int i = 0; i < Traits::kStages; ++i) {
+      mbarrier_init(k_full + i, 1);
+      mbarrier_init(v_full + i, 1);
+      mbarrier_init(k_empty + i, 4 * Traits::kConsumers);  // one arrival per consumer warp
+      mbarrier_init(v_empty + i, 4 * Traits::kConsumers);
+    }
+    mbarrier_init_fence();
+  }
+};
+
+// Position in a ring of kStages buffers.
+template <int kStages>
+struct RingPosition {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
+
+// One tile of K or V: kN keys from position `first`. All lanes of the warp call it.
+template <typename Traits>
+__device__ __forceinline__ void load_keys(const CUtensorMap* map,
+                                          const ForwardParams& p,
+                                          const Tile& tile,
+                                          uint32_t smem,
+                                          uint64_t* barrier,
+                                          int first) {
+  const int lane = threadIdx.x % 32;
+  if (p.block_table == nullptr) {
+    if (lane == 0) {
+      mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
+#pragma unroll
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_load_4d(smem + slab * Traits::kN * 128,
+                    map,
+                    barrier,
+                    slab * 64,
+                    tile.k_t + first,
+                    tile.kv_head,
+                    tile.k_z,
+                    kCacheEvictLast);
+      }
+    }
+    return;
+  }
+  // Paged: box_rows divides both the block and the tile; lane i copies box i. Boxes that lie wholly past the end
+  // repeat the last visible key's block, so that no unused block is read and no table entry past the end is used.
+  const int boxes = Traits::kN / p.box_rows;
+  if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
+  __syncwarp();
+  const int block_mask = (1 << p.block_log2) - 1;
+  for (int box = lane; box < boxes; box += 32) {
+    int position = first + box * p.box_rows;
+    if (position >= tile.len_k) position = (tile.len_k - 1) & ~(p.box_rows - 1);
+    const int block =
+        p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+#pragma unroll
+    for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+      tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
+                  map,
+                  barrier,
+                  slab * 64,
+                  position & block_mask,
+                  tile.kv_head,
+                  block,
+                  kCacheEvictLast);
+    }
+  }
+}
+
+template <typename Traits>
+__device__ __forceinline__ void produce_keys(const CUtensorMap* map_k,
+                                             const CUtensorMap* map_v,
+                                             const ForwardParams& p,
+                                             const SharedStorage<Traits>& smem) {
+  RingPosition<Traits::kStages> ring_k, ring_v;
+  for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
+    const Tile tile = get_tile<Traits::kM>(p, index);
+    if (!tile.valid || tile.token0 >= tile.len_q) continue;
+    const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
+    const KeyRange range = key_range<Traits::kN>(p, tile, tile.token0, last);
+    // K runs one block ahead of V: K(n), then V(n+1).
+    for (int n = range.max - 1; n >= range.min - 1; --n) {
+      if (n >= range.min) {
+        mbarrier_wait(smem.k_empty + ring_k.stage, ring_k.parity ^ 1);
+        load_keys<Traits>(map_k,
+                          p,
+                          tile,
+                          smem.k + ring_k.stage * Traits::kTileBytes,
+                          smem.k_full + ring_k.stage,
+                          n * Traits::kN);
+        ring_k.advance();
+      }
+      if (n + 1 < range.max) {
+        mbarrier_wait(smem.v_empty + ring_v.stage, ring_v.parity ^ 1);
+        load_keys<Traits>(map_v,
+                          p,
+                          tile,
+                          smem.v + ring_v.stage * Traits::kTileBytes,
+                          smem.v_full + ring_v.stage,
+                          (n + 1) * Traits::kN);
+        ring_v.advance();
+      }
+    }
+  }
+}
+
+template <typename Traits>
+__device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
+                                                const ForwardParams& p,
+                                                const SharedStorage<Traits>& smem) {
+  uint32_t parity = 1;
+  for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
+    const Tile tile = get_tile<Traits::kM>(p, index);
+    if (!tile.valid || tile.token0 >= tile.len_q) continue;
+    if (threadIdx.x % 32 == 0) {
+      for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
+        mbarrier_wait(smem.q_empty + consumer, parity);
+        mbarrier_arrive_expect_tx(smem.q_full + consumer, Traits::kQBytes);
+        for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+          tma_load_5d(smem.q + consumer * Traits::kQBytes + slab * 64 * 128,
+                      map_q,
+                      smem.q_full + consumer,
+                      slab * 64,
+                      0,
+                      tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
+                      tile.head_group,
+                      tile.q_z,
+                      kCacheEvictFirst);
+        }
+      }
+    }
+    __syncwarp();
+    parity ^= 1;
+  }
+}
+
+// The last block of a paged sequence may hold anything after the sequence's end, NaN included, and 0 * NaN = NaN:
+// each warpgroup zeroes those rows of V itself before its own product reads them.
+template <typename Traits>
+__device__ __forceinline__ void zero_tail(uint32_t v, int used_rows, int consumer) {
+  const int chunks = (Traits::kN - used_rows) * 8;  // 16-byte chunks per slab
+  for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+    const uint32_t base = v + slab * Traits::kN * 128 + used_rows * 128;
+    for (int i = threadIdx.x % 128; i < chunks; i += 128) {
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(base + i * 16), "r"(0) : "memory");
+    }
+  }
+  fence_async_proxy();
+  named_barrier_sync(kZeroTail + consumer, 128);
+}
+
+// The part of the consumer that turns raw scores into masked ones.
+template <typename Traits>
+__device__ __forceinline__ void finish_scores(float (&s)[Traits::kN / 2],
+                                              const ForwardParams& p,
+                                              const Tile& tile,
+                                              const KeyRange& range,
+                                              const int (&token)[2],
+                                              int n) {
+  if constexpr (Traits::kSoftcap) {
+#pragma unroll
+    for (int j = 0; j < Traits::kN / 2; ++j) s[j] = tanh_approx(s[j] * p.softcap_scale);
+  }
+  const int first = n * Traits::kN;
+  if (first >= range.all_low && first + Traits::kN <= range.all_high) return;
+  const int shift = tile.len_k - tile.len_q;
+  int low[2], high[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    int lowest = 0, end = tile.len_k;
+    if (p.window_right >= 0) end = min(end, token[r] + shift + p.window_right + 1);
+    if (p.window_left >= 0) lowest = max(0, token[r] + shift - p.window_left);
+    const int origin = first + 2 * (threadIdx.x % 4);
+    low[r] = lowest - origin;
+    high[r] = end - origin;
+  }
+  mask_block(s, low, high);
+}
+
+template <int kCount>
+__device__ __forceinline__ void scale_rows(float (&o)[kCount], const float (&factor)[2]) {
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) o[j] *= factor[(j / 2) % 2];
+}
+
+// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory by one bulk store a slab.
+template <typename Traits>
+__device__ __forceinline__ void store_output(const CUtensorMap* map_o,
+                                             const float (&o)[Traits::kD / 2],
+                                             uint32_t buffer,
+                                             const Tile& tile,
+                                             int token0,
+                                             int consumer) {
+  using T = typename Traits::T;
+  const int lane = threadIdx.x % 32;
+  const int row = (threadIdx.x / 32 % 4) * 16 + (lane / 8 % 2) * 8 + lane % 8;
+#pragma unroll
+  for (int j = 0; j < Traits::kD / 8; j += 2) {
+    const int group = j + lane / 16;
+    stmatrix_x4(buffer + (j / 8) * (64 * 128) + swizzle128(row, group % 8),
+                pack2<T>(o[4 * j], o[4 * j + 1]),
+                pack2<T>(o[4 * j + 2], o[4 * j + 3]),
+                pack2<T>(o[4 * j + 4], o[4 * j + 5]),
+                pack2<T>(o[4 * j + 6], o[4 * j + 7]));
+  }
+  fence_async_proxy();
+  named_barrier_sync(kEpilogue + consumer, 128);
+  if (threadIdx.x % 128 == 0) {
+#pragma unroll
+    for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+      tma_store_5d(map_o,
+                   buffer + slab * 64 * 128,
+                   slab * 64,
+                   0,
+                   tile.q_t + token0,
+                   tile.head_group,
+                   tile.q_z);
+    }
+    tma_store_commit();
+  }
+}
+
+template <typename Traits>
+struct Consumer {
+  static constexpr int kN = Traits::kN, kD = Traits::kD;
+  const ForwardParams& p;
+  const SharedStorage<Traits>& smem;
+  const int consumer;  // 0..kConsumers-1
+  RingPosition<Traits::kStages> ring_k, ring_v;
+
+  __device__ void take_turn() const {
+    if constexpr (Traits::kPingPong) named_barrier_sync(kTurn + consumer, 256);
+  }
+  __device__ void pass_turn() const {
+    if constexpr (Traits::kPingPong) {
+      named_barrier_arrive(kTurn + (consumer + 1) % Traits::kConsumers, 256);
+    }
+  }
+  __device__ void release(uint64_t* barrier) const {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
+  }
+  __device__ void wait_v(const Tile& tile, int n) const {
+    mbarrier_wait(smem.v_full + ring_v.stage, ring_v.parity);
+    if (p.block_table != nullptr && (n + 1) * kN > tile.len_k) {
+      zero_tail<Traits>(
+          smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
+    }
+  }
+  __device__ uint32_t q_buffer() const { return smem.q + consumer * Traits::kQBytes; }
+  __device__ uint32_t k_tile() const { return smem.k + ring_k.stage * Traits::kTileBytes; }
+  __device__ uint32_t v_tile() const { return smem.v + ring_v.stage * Traits::kTileBytes; }
+
+  // All key blocks of one query tile; o and state come out unnormalised.
+  __device__ __forceinline__ void attend(const Tile& tile,
+                                         const KeyRange& range,
+                                         const KeyRange& own,
+                                         const int (&token)[2],
+                                         float (&o)[kD / 2],
+                                         RowState& state) {
+    using T = typename Traits::T;
+    float s[kN / 2];
+    uint32_t probabilities[kN / 16][4];
+    float alpha[2];
+    int n = range.max - 1;
+
+    mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
+    take_turn();
+    wgmma_fence();
+    wgmma_qk<T, kN, kD>(s, q_buffer(), k_tile());
+    wgmma_commit();
+    pass_turn();
+    wgmma_wait<0>();
+    release(smem.k_empty + ring_k.stage);
+    ring_k.advance();
+    finish_scores<Traits>(s, p, tile, own, token, n);
+    softmax_block(s, state, p.scale_log2, alpha);
+    pack_probabilities<T>(s, probabilities);
+
+    for (--n; n >= range.min; --n) {
+      if constexpr (Traits::kOverlap) {
+        mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
+        take_turn();
+        wgmma_fence();
+        wgmma_qk<T, kN, kD>(s, q_buffer(), k_tile());
+        wgmma_commit();
+        if constexpr (Traits::kRescaleUnderQk) scale_rows(o, alpha);
+        wait_v(tile, n + 1);
+        wgmma_fence();
+        wgmma_pv<T, kN, kD>(o, probabilities, v_tile());
+        wgmma_commit();
+        pass_turn();
+        wgmma_wait<1>();
+        release(smem.k_empty + ring_k.stage);
+        ring_k.advance();
+        finish_scores<Traits>(s, p, tile, own, token, n);
+        softmax_block(s, state, p.scale_log2, alpha);
+        wgmma_wait<0>();
+        release(smem.v_empty + ring_v.stage);
+        ring_v.advance();
+        pack_probabilities<T>(s, probabilities);
+        if constexpr (!Traits::kRescaleUnderQk) scale_rows(o, alpha);
+      } else {
+        wait_v(tile, n + 1);
+        mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
+        take_turn();
+        wgmma_fence();
+        wgmma_pv<T, kN, kD>(o, probabilities, v_tile());
+        wgmma_commit();
+        wgmma_qk<T, kN, kD>(s, q_buffer(), k_tile());
+        wgmma_commit();
+        pass_turn();
+        wgmma_wait<0>();
+        release(smem.v_empty + ring_v.stage);
+        release(smem.k_empty + ring_k.stage);
+        ring_v.advance();
+        ring_k.advance();
+        finish_scores<Traits>(s, p, tile, own, token, n);
+        softmax_block(s, state, p.scale_log2, alpha);
+        pack_probabilities<T>(s, probabilities);
+        scale_rows(o, alpha);
+      }
+    }
+    if constexpr (Traits::kOverlap && Traits::kRescaleUnderQk) scale_rows(o, alpha);
+    wait_v(tile, range.min);
+    wgmma_fence();
+    wgmma_pv<T, kN, kD>(o, probabilities, v_tile());
+    wgmma_commit();
+    wgmma_wait<0>();
+    release(smem.v_empty + ring_v.stage);
+    ring_v.advance();
+  }
+
+  __device__ __forceinline__ void finish(const CUtensorMap* map_o,
+                                         const Tile& tile,
+                                         const int (&token)[2],
+                                         int token0,
+                                         float (&o)[kD / 2],
+                                         RowState& state) {
+    float factor[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
+      const int head =
+          (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
+      const RowResult result =
+          finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, p.sinks, head);
+      factor[r] = result.factor;
+      if (p.lse != nullptr && threadIdx.x % 4 == 0 && token[r] < tile.len_q) {
+        const int64_t start = p.cu_q != nullptr ? tile.q_z - tile.len_q : 0;
+        p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
+            result.logsumexp;
+      }
+    }
+    scale_rows(o, factor);
+    store_output<Traits>(map_o, o, q_buffer(), tile, token0, consumer);
+  }
+
+  __device__ __forceinline__ void run(const CUtensorMap* map_o) {
+    uint32_t q_parity = 0;
+    if (consumer == Traits::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
+    for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
+      const Tile tile = get_tile<Traits::kM>(p, index);
+      if (!tile.valid || tile.token0 >= tile.len_q) continue;
+      const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
+      const KeyRange range = key_range<kN>(p, tile, tile.token0, last);
+      const int token0 = tile.token0 + consumer * (64 >> p.pack_log2);
+      const KeyRange own =
+          key_range<kN>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
+      int token[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
+        token[r] = token0 + (row >> p.pack_log2);
+      }
+      float o[kD / 2];
+#pragma unroll
+      for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
+      RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
+      mbarrier_wait(smem.q_full + consumer, q_parity);
+      q_parity ^= 1;
+      if (range.max > range.min) attend(tile, range, own, token, o, state);
+      finish(map_o, tile, token, token0, o, state);
+      if (threadIdx.x % 128 == 0) {
+        tma_store_wait_read();
+        mbarrier_arrive(smem.q_empty + consumer);
+      }
+    }
+  }
+};
+
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, 1)
+    forward_kernel(const __grid_constant__ CUtensorMap map_q,
+                   const __grid_constant__ CUtensorMap map_k,
+                   const __grid_constant__ CUtensorMap map_v,
+                   const __grid_constant__ CUtensorMap map_o,
+                   const __grid_constant__ ForwardParams p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ char raw[];
+  const SharedStorage<Traits> smem(raw);
+  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  if (threadIdx.x == 0) {
+    tma_prefetch_descriptor(&map_q);
+    tma_prefetch_descriptor(&map_k);
+    tma_prefetch_descriptor(&map_v);
+    tma_prefetch_descriptor(&map_o);
+    smem.init_barriers();
+  }
+  __syncthreads();
+  if (warpgroup == 0) {
+    registers_lower_to<Traits::kProducerRegisters>();
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+    if (warp == 0) produce_keys<Traits>(&map_k, &map_v, p, smem);
+    if (warp == 1) produce_queries<Traits>(&map_q, p, smem);
+  } else {
+    registers_raise_to<Traits::kConsumerRegisters>();
+    Consumer<Traits> consumer{p, smem, warpgroup - 1};
+    consumer.run(&map_o);
+  }
+#endif
+}
+
+}  // namespace quire::cuda::sm90

@@ -1,0 +1,42 @@
+// What the sm_90a forward kernel is told besides its tensor maps. Plain data, filled by sm90/forward.cc.
+#pragma once
+
+#include <stdint.h>
+
+namespace quire::cuda::sm90 {
+
+struct ForwardParams {
+  int32_t batch, num_heads, num_kv_heads;
+  int32_t max_len_q, max_len_k;
+  // Packed GQA: `pack` query heads that share a KV head (a power of two dividing 64) are adjacent rows of a tile:
+  // row = token * pack + head. head_groups = num_heads / pack.
+  int32_t pack_log2, head_groups;
+  int32_t group;  // num_heads / num_kv_heads
+
+  const int32_t* cu_q;
+  const int32_t* cu_k;
+  const int32_t* seqused_k;
+  // Ragged tensor maps (varlen, or fewer keys used than stored): dimension T has size ragged, Z counts tokens, both
+  // with the token stride, and the base pointer lies `ragged` tokens before the tensor. Position p of a sequence
+  // that ends at token e is (ragged - len + p, e): positions >= len are outside the tensor, so they read as zero
+  // and are never written. 0: an ordinary map whose Z is the batch.
+  int32_t ragged_q, ragged_k;
+  int32_t k_tokens_per_batch;  // dense with seqused_k: distance of sequences in tokens
+
+  const int32_t* block_table;  // paged: Z is the block
+  int64_t block_table_stride;
+  int32_t block_log2, box_rows;  // tokens per block and per bulk copy; dense: box_rows = tile rows
+
+  int32_t window_left, window_right;  // -1: no limit
+  float scale_log2;                   // scale * log2(e); with soft cap: softcap * log2(e)
+  float softcap_scale;                // scale / softcap
+  const float* sinks;
+  float* lse;
+  int64_t lse_stride_batch, lse_stride_head;
+
+  int32_t m_blocks;    // dense: query tiles of a sequence; varlen: bound on the tiles of all sequences
+  int32_t num_tiles;   // m_blocks * head_groups * (dense ? batch : 1)
+  int32_t section;     // heads (of any sequence) whose K and V share the L2 cache; 0: query tiles run fastest
+};
+
+}  // namespace quire::cuda::sm90
