@@ -1,0 +1,37 @@
+# Finds the cargo that builds the text library, and where it builds.
+#   QUIRE_CARGO             path of a cargo >= 1.85: from PATH, else from CARGO_HOME (the order of scripts/setup)
+#   QUIRE_CARGO_TARGET_DIR  cargo's --target-dir. Cargo rebuilds only what changed, so sanitizer builds, which do not
+#                           instrument Rust, share one with the Release build (CMakePresets.json): the crates are
+#                           compiled once. Also read from the environment when the cache is first written.
+set(QUIRE_MIN_RUST 1.85)
+
+function(quire_find_cargo)
+  if(QUIRE_CARGO)
+    return()
+  endif()
+  set(cargo_home "$ENV{CARGO_HOME}")
+  if(NOT cargo_home)
+    set(cargo_home "$ENV{HOME}/.cargo")
+  endif()
+  find_program(cargo_on_path cargo NO_CACHE)
+  set(seen "")
+  foreach(candidate "${cargo_on_path}" "${cargo_home}/bin/cargo")
+    if(NOT EXISTS "${candidate}")
+      continue()
+    endif()
+    execute_process(COMMAND "${candidate}" --version OUTPUT_VARIABLE version ERROR_QUIET)
+    string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" version "${version}")
+    if(version VERSION_GREATER_EQUAL ${QUIRE_MIN_RUST})
+      set(QUIRE_CARGO "${candidate}" CACHE FILEPATH "cargo >= ${QUIRE_MIN_RUST}")
+      return()
+    endif()
+    list(APPEND seen "${candidate} is ${version}")
+  endforeach()
+  message(FATAL_ERROR "cargo >= ${QUIRE_MIN_RUST} not found (${seen}); scripts/setup installs it")
+endfunction()
+
+set(default_target_dir "$ENV{QUIRE_CARGO_TARGET_DIR}")
+if(NOT default_target_dir)
+  set(default_target_dir "${PROJECT_BINARY_DIR}/cargo")
+endif()
+set(QUIRE_CARGO_TARGET_DIR "${default_target_dir}" CACHE PATH "cargo's --target-dir")

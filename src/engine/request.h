@@ -1,0 +1,77 @@
+// What goes into the engine and what comes out: tokens, never strings.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+
+namespace quire {
+
+// vLLM's names, meanings and limits (SamplingParams); validate() says which value is out of range.
+struct SamplingParams {
+  double temperature = 1.0;  // below 1e-5: greedy
+  int top_k = 0;             // 0 or -1: off
+  double top_p = 1.0;
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;  // over prompt and output
+  double presence_penalty = 0.0;    // over output
+  double frequency_penalty = 0.0;   // over output
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<int32_t> allowed_token_ids;  // empty: all
+  std::vector<int32_t> banned_token_ids;
+  int min_tokens = 0;
+  int max_tokens = 16;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  std::optional<uint64_t> seed;  // absent: the engine draws one and reports nothing
+  std::optional<int> logprobs;   // alternatives per generated token; 0 = the chosen token only
+  std::optional<int> prompt_logprobs;  // the same for every prompt token but the first
+
+  Status validate(int vocab_size) const;
+};
+
+struct Request {
+  std::string id;
+  std::vector<int32_t> prompt;  // at least one token
+  SamplingParams sampling;
+  std::string cache_salt;  // prefix-cache hits only between equal salts
+  // Sees the f32 logits [V] of every prompt position (row i predicts token i + 1) and of every
+  // generated one, on the engine thread. With a tap no prompt position is served from the prefix
+  // cache.
+  std::function<void(int position, std::span<const float> logits)> logits_tap;
+};
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAborted, kError };
+const char* finish_reason_name(FinishReason reason);
+
+struct TokenLogprob {
+  int32_t token;
+  float logprob;
+  int rank;  // 1 = most likely
+};
+// [0] is the chosen (or given) token; then the alternatives, most likely first.
+using LogprobList = std::vector<TokenLogprob>;
+
+// One message of a stream.
+struct TokenDelta {
+  std::vector<int32_t> tokens;               // newly generated, in order, each exactly once
+  std::vector<LogprobList> logprobs;         // one per token when asked for
+  std::vector<LogprobList> prompt_logprobs;  // once, before or with the first token, when asked for
+  FinishReason finish_reason = FinishReason::kNone;
+  std::optional<int32_t> stop_token;  // which token ended it
+  Status error;                       // for kError
+  int num_cached_tokens = 0;          // prompt tokens that came from cached blocks (final message)
+  int num_preemptions = 0;            // (final message)
+  // Seconds since submit (final message): scheduled first, first token committed, finished.
+  double scheduled_time = 0, first_token_time = 0, finish_time = 0;
+};
+
+}  // namespace quire

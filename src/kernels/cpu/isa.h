@@ -1,0 +1,25 @@
+// What each CPU level's units define. A level's namespace holds one function per op of QUIRE_OPS; the
+// matrix ops come from gemm_<level>.cc, the others from isa_<level>.cc; tables.cc lists them.
+// avx512_vnni has its own matrix ops and shares the others with avx512.
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace quire::cpu {
+
+#define QUIRE_DECLARE_OP(op, Args) void op(const ExecContext& exec, const Args& args);
+namespace generic {
+QUIRE_OPS(QUIRE_DECLARE_OP)
+}
+namespace avx2 {
+QUIRE_OPS(QUIRE_DECLARE_OP)
+}
+namespace avx512 {
+QUIRE_OPS(QUIRE_DECLARE_OP)
+}
+namespace avx512_vnni {
+QUIRE_OPS(QUIRE_DECLARE_OP)
+}
+#undef QUIRE_DECLARE_OP
+
+}  // namespace quire::cpu
