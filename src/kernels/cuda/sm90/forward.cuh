@@ -1,6 +1,6 @@
 // FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V, 16-bit inputs.
 //
-//   roles   warpgroup 0: warp 0 streams K and V tiles through two rings of kStages, warp 1 loads Q; both by TMA.
+//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of kStages, warp 2 loads Q; all by TMA.
 //           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
 //   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key blocks are walked from
 //           the last to the first, so that masked blocks come first.
@@ -36,8 +36,8 @@ struct ForwardTraits {
   static constexpr int kSlabs = kD / 64;
   static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
   static constexpr int kTileBytes = kN * kD * 2;
-  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 24;
-  static constexpr int kConsumerRegisters = kConsumers == 1 ? 256 : kConsumers == 2 ? 240 : 160;
+  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
+  static constexpr int kConsumerRegisters = kConsumers == 1 ? 256 : kConsumers == 2 ? 232 : 160;
   // At d > 128 the rescale of O moves under the QK product of the next block.
   static constexpr bool kRescaleUnderQk = kD > 128;
   static constexpr int kSmemBytes = kConsumers * kQBytes + 2 * kStages * kTileBytes + 1024 + 256;
@@ -144,39 +144,28 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
   }
 }
 
+// One warp streams K, another V: the same code over its own tensor map, ring and barriers.
 template <typename Traits>
-__device__ __forceinline__ void produce_keys(const CUtensorMap* map_k,
-                                             const CUtensorMap* map_v,
+__device__ __forceinline__ void produce_keys(const CUtensorMap* map,
                                              const ForwardParams& p,
-                                             const SharedStorage<Traits>& smem) {
-  RingPosition<Traits::kStages> ring_k, ring_v;
+                                             uint32_t tiles,
+                                             uint64_t* full,
+                                             uint64_t* empty) {
+  RingPosition<Traits::kStages> ring;
   for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
     const Tile tile = get_tile<Traits::kM>(p, index);
     if (!tile.valid || tile.token0 >= tile.len_q) continue;
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<Traits::kN>(p, tile, tile.token0, last);
-    // K runs one block ahead of V: K(n), then V(n+1).
-    for (int n = range.max - 1; n >= range.min - 1; --n) {
-      if (n >= range.min) {
-        mbarrier_wait(smem.k_empty + ring_k.stage, ring_k.parity ^ 1);
-        load_keys<Traits>(map_k,
-                          p,
-                          tile,
-                          smem.k + ring_k.stage * Traits::kTileBytes,
-                          smem.k_full + ring_k.stage,
-                          n * Traits::kN);
-        ring_k.advance();
-      }
-      if (n + 1 < range.max) {
-        mbarrier_wait(smem.v_empty + ring_v.stage, ring_v.parity ^ 1);
-        load_keys<Traits>(map_v,
-                          p,
-                          tile,
-                          smem.v + ring_v.stage * Traits::kTileBytes,
-                          smem.v_full + ring_v.stage,
-                          (n + 1) * Traits::kN);
-        ring_v.advance();
-      }
+    for (int n = range.max - 1; n >= range.min; --n) {
+      mbarrier_wait(empty + ring.stage, ring.parity ^ 1);
+      load_keys<Traits>(map,
+                        p,
+                        tile,
+                        tiles + ring.stage * Traits::kTileBytes,
+                        full + ring.stage,
+                        n * Traits::kN);
+      ring.advance();
     }
   }
 }
@@ -487,8 +476,15 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   if (warpgroup == 0) {
     registers_lower_to<Traits::kProducerRegisters>();
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
-    if (warp == 0) produce_keys<Traits>(&map_k, &map_v, p, smem);
-    if (warp == 1) produce_queries<Traits>(&map_q, p, smem);
+    if (warp < 2) {
+      produce_keys<Traits>(warp == 0 ? &map_k : &map_v,
+                           p,
+                           warp == 0 ? smem.k : smem.v,
+                           warp == 0 ? smem.k_full : smem.v_full,
+                           warp == 0 ? smem.k_empty : smem.v_empty);
+    } else if (warp == 2) {
+      produce_queries<Traits>(&map_q, p, smem);
+    }
   } else {
     registers_raise_to<Traits::kConsumerRegisters>();
     Consumer<Traits> consumer{p, smem, warpgroup - 1};

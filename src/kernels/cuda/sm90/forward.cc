@@ -1,0 +1,232 @@
+// Launches the sm_90a forward kernel: tensor maps, packing of GQA heads, order of the tiles.
+#include "kernels/cuda/sm90/forward.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <numeric>
+
+#include "kernels/cuda/host.h"
+
+namespace quire::cuda::sm90 {
+namespace {
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+// How many heads of a KV group become adjacent rows of a tile: the largest power of two that divides the group, at
+// most 64 (a warpgroup's rows). 0 in log2 when there is one query head per KV head.
+int pack_log2(const QuireAttentionArgs& args) {
+  const int group = args.num_heads / args.num_kv_heads;
+  int log2 = 0;
+  while (log2 < 6 && group % (2 << log2) == 0) ++log2;
+  return log2;
+}
+
+// Positions past a sequence's end must read as zero, see ForwardParams::ragged_q.
+int ragged_size(int max_len) { return static_cast<int>(align_up(std::max(max_len, 1), 256)); }
+
+int map_rows(CUtensorMap* map,
+             const QuireAttentionArgs& args,
+             const void* base,
+             int64_t stride_batch,
+             int64_t stride_token,
+             int64_t stride_head,
+             int log2,
+             bool output,
+             QuireAttentionError* error) {
+  const uint64_t pack = 1ull << log2;
+  TensorMapSpec spec = {5, base, {}, {}, {64, static_cast<uint32_t>(pack), 64u >> log2, 1, 1}};
+  const bool ragged = args.cu_seqlens_q != nullptr;
+  const int64_t size = ragged ? ragged_size(args.max_seqlen_q) : args.max_seqlen_q;
+  const uint64_t sizes[5] = {static_cast<uint64_t>(args.head_dim),
+                             pack,
+                             static_cast<uint64_t>(size),
+                             args.num_heads / pack,
+                             static_cast<uint64_t>(ragged ? args.total_q + 1 : args.batch)};
+  const int64_t strides[5] = {
+      1, stride_head, stride_token, stride_head << log2, ragged ? stride_token : stride_batch};
+  std::copy(sizes, sizes + 5, spec.sizes);
+  std::copy(strides, strides + 5, spec.strides);
+  if (ragged) spec.base = static_cast<const char*>(base) - 2 * size * stride_token;
+  return encode_tensor_map(map, spec, output ? "o" : "q", error);
+}
+
+int map_keys(CUtensorMap* map,
+             const QuireAttentionArgs& args,
+             const ForwardParams& params,
+             const void* base,
+             int64_t stride_batch,
+             int64_t stride_token,
+             int64_t stride_head,
+             const char* name,
+             QuireAttentionError* error) {
+  TensorMapSpec spec = {4, base, {}, {}, {64, static_cast<uint32_t>(params.box_rows), 1, 1}};
+  int64_t size = args.max_seqlen_k, z = args.batch, stride_z = stride_batch;
+  if (params.block_table != nullptr) {
+    size = args.block_size;
+    z = args.total_k;
+  } else if (params.ragged_k != 0) {
+    size = params.ragged_k;
+    z = (params.cu_k != nullptr ? args.total_k
+                                : static_cast<int64_t>(args.batch) * params.k_tokens_per_batch) +
+        1;
+    stride_z = stride_token;
+    spec.base = static_cast<const char*>(base) - 2 * size * stride_token;
+  }
+  const uint64_t sizes[4] = {static_cast<uint64_t>(args.head_dim),
+                             static_cast<uint64_t>(size),
+                             static_cast<uint64_t>(args.num_kv_heads),
+                             static_cast<uint64_t>(z)};
+  const int64_t strides[4] = {1, stride_token, stride_head, stride_z};
+  std::copy(sizes, sizes + 4, spec.sizes);
+  std::copy(strides, strides + 4, spec.strides);
+  return encode_tensor_map(map, spec, name, error);
+}
+
+ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& kernel) {
+  ForwardParams p = {};
+  p.batch = args.batch;
+  p.num_heads = args.num_heads;
+  p.num_kv_heads = args.num_kv_heads;
+  p.max_len_q = args.max_seqlen_q;
+  p.max_len_k = args.max_seqlen_k;
+  p.pack_log2 = pack_log2(args);
+  p.head_groups = args.num_heads >> p.pack_log2;
+  p.group = args.num_heads / args.num_kv_heads;
+  p.cu_q = args.cu_seqlens_q;
+  p.cu_k = args.cu_seqlens_k;
+  p.seqused_k = args.seqused_k;
+  p.block_table = args.block_table;
+  p.block_table_stride = args.block_table_stride;
+  p.box_rows = kernel.tile_keys;
+  if (args.block_table != nullptr) {
+    p.block_log2 = std::countr_zero(static_cast<unsigned>(args.block_size));
+    p.box_rows = std::gcd(args.block_size, kernel.tile_keys);
+  } else if (args.cu_seqlens_k != nullptr || args.seqused_k != nullptr) {
+    p.ragged_k = ragged_size(args.max_seqlen_k);
+    if (args.cu_seqlens_k == nullptr) {
+      p.k_tokens_per_batch = static_cast<int32_t>(args.k_stride_batch / args.k_stride_token);
+    }
+  }
+  if (args.cu_seqlens_q != nullptr) p.ragged_q = ragged_size(args.max_seqlen_q);
+  p.window_left = args.window_left;
+  p.window_right = args.window_right;
+  p.scale_log2 = (args.softcap > 0 ? args.softcap : args.scale) * kLog2e;
+  p.softcap_scale = args.softcap > 0 ? args.scale / args.softcap : 0.0f;
+  p.sinks = args.sinks;
+  p.lse = args.lse;
+  const bool varlen = args.cu_seqlens_q != nullptr;
+  p.lse_stride_head = varlen ? args.total_q : args.max_seqlen_q;
+  p.lse_stride_batch = varlen ? 0 : p.lse_stride_head * args.num_heads;
+
+  const int tokens = kernel.tile_rows >> p.pack_log2;
+  if (varlen) {
+    // A sequence of length l has ceil(l / tokens) tiles: the sum is at most total/tokens + batch.
+    p.m_blocks = static_cast<int32_t>(args.total_q / tokens) + args.batch;
+    p.num_tiles = p.m_blocks * p.head_groups;
+  } else {
+    p.m_blocks = divide_up(args.max_seqlen_q, tokens);
+    p.num_tiles = p.m_blocks * p.head_groups * args.batch;
+  }
+  if (args.window_left >= 0 || args.window_right >= 0) {
+    // Longest tiles first, over as many heads as keep K and V in half of the L2 cache.
+    const int64_t head_bytes = static_cast<int64_t>(args.max_seqlen_k) * args.head_dim * 4;
+    int section = 1;
+    while (section < 64 && 2 * section * head_bytes <= (32 << 20)) section *= 2;
+    p.section = std::max(1, section * (p.group >> p.pack_log2));
+  }
+  return p;
+}
+
+}  // namespace
+
+const ForwardKernel* find_forward(const QuireAttentionArgs& args,
+                                  const char* stage,
+                                  const char** reason) {
+  *reason = nullptr;
+  if (args.arch != 90) *reason = "needs compute capability 9.0";
+  if (args.head_dim % 8 != 0 || args.head_dim > 256) *reason = "head_dim not a multiple of 8 up to 256";
+  if (args.block_table != nullptr &&
+      (args.block_size < 16 || args.block_size > 256 || !std::has_single_bit(
+                                                            static_cast<unsigned>(args.block_size)))) {
+    *reason = "block_size not 16, 32, 64, 128 or 256";
+  }
+  if (args.block_table == nullptr && args.cu_seqlens_k == nullptr && args.seqused_k != nullptr &&
+      (args.k_stride_batch % args.k_stride_token != 0 ||
+       args.v_stride_batch != args.v_stride_token * (args.k_stride_batch / args.k_stride_token))) {
+    *reason = "seqused_k needs batch strides that are multiples of the token stride";
+  }
+  if (*reason != nullptr) return nullptr;
+  const ForwardKernel* best = nullptr;
+  for (int i = 0; i < kNumForwardKernels; ++i) {
+    const ForwardKernel* kernel = kForwardKernels[i];
+    if (kernel->dtype != args.dtype || kernel->head_dim < args.head_dim ||
+        kernel->softcap != (args.softcap > 0) || std::strcmp(kernel->stage, stage) != 0) {
+      continue;
+    }
+    if (best == nullptr || kernel->head_dim < best->head_dim) best = kernel;
+  }
+  if (best == nullptr) *reason = "no instantiation for this type, head_dim and softcap";
+  return best;
+}
+
+int run_forward(const QuireAttentionArgs& args,
+                const ForwardKernel& kernel,
+                QuireAttentionError* error) {
+  ForwardParams params = make_params(args, kernel);
+  if (params.num_tiles == 0) return QUIRE_OK;
+  CUtensorMap maps[4];
+  int code = map_rows(&maps[0],
+                      args,
+                      args.q,
+                      args.q_stride_batch,
+                      args.q_stride_token,
+                      args.q_stride_head,
+                      params.pack_log2,
+                      false,
+                      error);
+  if (code == QUIRE_OK) {
+    code = map_keys(&maps[1],
+                    args,
+                    params,
+                    args.k,
+                    args.k_stride_batch,
+                    args.k_stride_token,
+                    args.k_stride_head,
+                    "k",
+                    error);
+  }
+  if (code == QUIRE_OK) {
+    code = map_keys(&maps[2],
+                    args,
+                    params,
+                    args.v,
+                    args.v_stride_batch,
+                    args.v_stride_token,
+                    args.v_stride_head,
+                    "v",
+                    error);
+  }
+  if (code == QUIRE_OK) {
+    code = map_rows(&maps[3],
+                    args,
+                    args.o,
+                    args.o_stride_batch,
+                    args.o_stride_token,
+                    args.o_stride_head,
+                    params.pack_log2,
+                    true,
+                    error);
+  }
+  if (code != QUIRE_OK) return code;
+  void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
+  return launch(kernel.entry,
+                dim3(params.num_tiles),
+                kernel.threads,
+                kernel.smem_bytes,
+                arguments,
+                args,
+                error);
+}
+
+}  // namespace quire::cuda::sm90
