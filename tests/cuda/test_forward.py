@@ -148,7 +148,7 @@ class Problem:
             finite = torch.isfinite(ref_lse)
             assert torch.equal(torch.isfinite(l), finite), f"{kernel}: log-sum-exp finite elsewhere"
             l_error = (l.double() - ref_lse)[finite].abs().max().item() if finite.any() else 0
-            l_limit = 5e-3 if kernel == "standard" else 1e-4 if not self.softcap else 2e-2
+            l_limit = 4 * torch.finfo(self.dtype).eps if kernel == "standard" else 1e-4 if not self.softcap else 2e-2
             assert l_error <= l_limit * max(1, ref_lse[finite].abs().max().item() / 8 if finite.any() else 1), l_error
 
 

@@ -93,9 +93,7 @@ __device__ __forceinline__ void store_fragment(uint32_t tile,
       const uint32_t address = tile +
                                tile_offset<kRows>(row0 + lane / 4 + 8 * r, chunk0 + j) +
                                (lane % 4) * 4;
-      asm volatile("st.shared.u32 [%0], %1;" ::"r"(address),
-                   "r"(pack2<T>(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]))
-                   : "memory");
+      store_shared_4(address, pack2<T>(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]));
     }
   }
 }
@@ -109,11 +107,8 @@ __device__ __forceinline__ void copy_rows_out(
     const int row = row0 + index / kChunks, chunk = index % kChunks;
     T* pointer = row_pointer(row);
     if (pointer == nullptr || chunk * 8 >= head_dim) continue;
-    uint4 value;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                 : "r"(tile + tile_offset<kTileRows>(row, chunk)));
-    *reinterpret_cast<uint4*>(pointer + chunk * 8) = value;
+    *reinterpret_cast<uint4*>(pointer + chunk * 8) =
+        load_shared_16(tile + tile_offset<kTileRows>(row, chunk));
   }
 }
 

@@ -22,9 +22,6 @@ int pack_log2(const QuireAttentionArgs& args) {
   return log2;
 }
 
-// Positions past a sequence's end must read as zero, see ForwardParams::ragged_q.
-int ragged_size(int max_len) { return static_cast<int>(align_up(std::max(max_len, 1), 256)); }
-
 int map_rows(CUtensorMap* map,
              const QuireAttentionArgs& args,
              const void* base,
@@ -36,18 +33,15 @@ int map_rows(CUtensorMap* map,
              QuireAttentionError* error) {
   const uint64_t pack = 1ull << log2;
   TensorMapSpec spec = {5, base, {}, {}, {64, static_cast<uint32_t>(pack), 64u >> log2, 1, 1}};
-  const bool ragged = args.cu_seqlens_q != nullptr;
-  const int64_t size = ragged ? ragged_size(args.max_seqlen_q) : args.max_seqlen_q;
+  const bool varlen = args.cu_seqlens_q != nullptr;
   const uint64_t sizes[5] = {static_cast<uint64_t>(args.head_dim),
                              pack,
-                             static_cast<uint64_t>(size),
+                             static_cast<uint64_t>(varlen ? args.total_q : args.max_seqlen_q),
                              args.num_heads / pack,
-                             static_cast<uint64_t>(ragged ? args.total_q + 1 : args.batch)};
-  const int64_t strides[5] = {
-      1, stride_head, stride_token, stride_head << log2, ragged ? stride_token : stride_batch};
+                             static_cast<uint64_t>(varlen ? 1 : args.batch)};
+  const int64_t strides[5] = {1, stride_head, stride_token, stride_head << log2, stride_batch};
   std::copy(sizes, sizes + 5, spec.sizes);
   std::copy(strides, strides + 5, spec.strides);
-  if (ragged) spec.base = static_cast<const char*>(base) - 2 * size * stride_token;
   return encode_tensor_map(map, spec, output ? "o" : "q", error);
 }
 
@@ -61,23 +55,19 @@ int map_keys(CUtensorMap* map,
              const char* name,
              QuireAttentionError* error) {
   TensorMapSpec spec = {4, base, {}, {}, {64, static_cast<uint32_t>(params.box_rows), 1, 1}};
-  int64_t size = args.max_seqlen_k, z = args.batch, stride_z = stride_batch;
-  if (params.block_table != nullptr) {
+  int64_t size = args.max_seqlen_k, z = args.batch;
+  if (args.block_table != nullptr) {
     size = args.block_size;
     z = args.total_k;
-  } else if (params.ragged_k != 0) {
-    size = params.ragged_k;
-    z = (params.cu_k != nullptr ? args.total_k
-                                : static_cast<int64_t>(args.batch) * params.k_tokens_per_batch) +
-        1;
-    stride_z = stride_token;
-    spec.base = static_cast<const char*>(base) - 2 * size * stride_token;
+  } else if (args.cu_seqlens_k != nullptr) {
+    size = args.total_k;
+    z = 1;
   }
   const uint64_t sizes[4] = {static_cast<uint64_t>(args.head_dim),
                              static_cast<uint64_t>(size),
                              static_cast<uint64_t>(args.num_kv_heads),
                              static_cast<uint64_t>(z)};
-  const int64_t strides[4] = {1, stride_token, stride_head, stride_z};
+  const int64_t strides[4] = {1, stride_token, stride_head, stride_batch};
   std::copy(sizes, sizes + 4, spec.sizes);
   std::copy(strides, strides + 4, spec.strides);
   return encode_tensor_map(map, spec, name, error);
@@ -88,6 +78,7 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
   p.batch = args.batch;
   p.num_heads = args.num_heads;
   p.num_kv_heads = args.num_kv_heads;
+  p.head_dim = args.head_dim;
   p.max_len_q = args.max_seqlen_q;
   p.max_len_k = args.max_seqlen_k;
   p.pack_log2 = pack_log2(args);
@@ -102,18 +93,17 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
   if (args.block_table != nullptr) {
     p.block_log2 = std::countr_zero(static_cast<unsigned>(args.block_size));
     p.box_rows = std::gcd(args.block_size, kernel.tile_keys);
-  } else if (args.cu_seqlens_k != nullptr || args.seqused_k != nullptr) {
-    p.ragged_k = ragged_size(args.max_seqlen_k);
-    if (args.cu_seqlens_k == nullptr) {
-      p.k_tokens_per_batch = static_cast<int32_t>(args.k_stride_batch / args.k_stride_token);
-    }
   }
-  if (args.cu_seqlens_q != nullptr) p.ragged_q = ragged_size(args.max_seqlen_q);
+  p.tail_unclean =
+      args.block_table != nullptr || args.cu_seqlens_k != nullptr || args.seqused_k != nullptr;
   p.window_left = args.window_left;
   p.window_right = args.window_right;
   p.scale_log2 = (args.softcap > 0 ? args.softcap : args.scale) * kLog2e;
   p.softcap_scale = args.softcap > 0 ? args.scale / args.softcap : 0.0f;
   p.sinks = args.sinks;
+  p.o = args.o;
+  p.o_stride_token = args.o_stride_token;
+  p.o_stride_head = args.o_stride_head;
   p.lse = args.lse;
   const bool varlen = args.cu_seqlens_q != nullptr;
   p.lse_stride_head = varlen ? args.total_q : args.max_seqlen_q;
@@ -150,11 +140,6 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args,
       (args.block_size < 16 || args.block_size > 256 || !std::has_single_bit(
                                                             static_cast<unsigned>(args.block_size)))) {
     *reason = "block_size not 16, 32, 64, 128 or 256";
-  }
-  if (args.block_table == nullptr && args.cu_seqlens_k == nullptr && args.seqused_k != nullptr &&
-      (args.k_stride_batch % args.k_stride_token != 0 ||
-       args.v_stride_batch != args.v_stride_token * (args.k_stride_batch / args.k_stride_token))) {
-    *reason = "seqused_k needs batch strides that are multiples of the token stride";
   }
   if (*reason != nullptr) return nullptr;
   const ForwardKernel* best = nullptr;
@@ -219,9 +204,19 @@ int run_forward(const QuireAttentionArgs& args,
                     error);
   }
   if (code != QUIRE_OK) return code;
+  // One CTA an SM takes tiles from a counter; with no more tiles than SMs nobody reads it.
+  const int ctas = std::min(params.num_tiles, args.num_sms);
+  params.next_tile = static_cast<int32_t*>(args.workspace);
+  if (params.num_tiles > ctas) {
+    code = check_cuda(
+        cudaMemsetAsync(args.workspace, 0, 4, static_cast<cudaStream_t>(args.stream)),
+        "clearing the tile counter",
+        error);
+    if (code != QUIRE_OK) return code;
+  }
   void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
   return launch(kernel.entry,
-                dim3(params.num_tiles),
+                dim3(ctas),
                 kernel.threads,
                 kernel.smem_bytes,
                 arguments,

@@ -1,6 +1,6 @@
 // FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V, 16-bit inputs.
 //
-//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of kStages, warp 2 loads Q; all by TMA.
+//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of kStages, warp 2 loads Q; all by TMA. Warp 3 fetches tiles.
 //           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
 //   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key blocks are walked from
 //           the last to the first, so that masked blocks come first.
@@ -8,7 +8,7 @@
 //                   softmax of one runs under the products of the other.
 //   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
 //   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
-//   shared  Q (reused for O) kM*kD + kStages*kN*2*kD 16-bit values, each tile as slabs [kD/64][rows][64], swizzled.
+//   shared  Q (reused for O) kQStages*kM*kD + kStages*kN*2*kD 16-bit values, each tile as slabs [kD/64][rows][64], swizzled.
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
@@ -26,11 +26,13 @@ template <typename T_,
           int kStages_,
           bool kPingPong_,
           bool kOverlap_,
-          bool kSoftcap_>
+          bool kSoftcap_,
+          int kFlags_ = 0>
 struct ForwardTraits {
   using T = T_;
   static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_, kStages = kStages_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
+  static constexpr int kFlags = kFlags_;
   static constexpr int kM = 64 * kConsumers;
   static constexpr int kThreads = 128 * (kConsumers + 1);
   static constexpr int kSlabs = kD / 64;
@@ -39,32 +41,41 @@ struct ForwardTraits {
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
   static constexpr int kConsumerRegisters = kConsumers == 1 ? 256 : kConsumers == 2 ? 232 : 160;
   // At d > 128 the rescale of O moves under the QK product of the next block.
-  static constexpr bool kRescaleUnderQk = kD > 128;
-  static constexpr int kSmemBytes = kConsumers * kQBytes + 2 * kStages * kTileBytes + 1024 + 256;
+  static constexpr bool kRescaleUnderQk = kD > 128 || (kFlags & 4);
+  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no room.
+  static constexpr int kQStages = kD > 128 || kN > 128 ? 1 : 2;
+  static constexpr int kSmemBytes =
+      kQStages * kConsumers * kQBytes + 2 * kStages * kTileBytes + 1024 + 256;
 };
+
+constexpr int kTileSlots = 2;
 
 template <typename Traits>
 struct SharedStorage {
   uint32_t q, k, v;  // shared addresses, 1024-byte aligned
-  uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
+  uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty, *tile_full, *tile_empty;
+  int* next_tile;  // [kTileSlots]
 
   __device__ explicit SharedStorage(char* raw) {
     const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
     q = base;
-    k = q + Traits::kConsumers * Traits::kQBytes;
+    k = q + Traits::kQStages * Traits::kConsumers * Traits::kQBytes;
     v = k + Traits::kStages * Traits::kTileBytes;
     const uint32_t end = v + Traits::kStages * Traits::kTileBytes;
     uint64_t* barriers = reinterpret_cast<uint64_t*>(raw + (end - smem_address(raw)));
     q_full = barriers;
-    q_empty = q_full + Traits::kConsumers;
-    k_full = q_empty + Traits::kConsumers;
+    q_empty = q_full + Traits::kQStages * Traits::kConsumers;
+    k_full = q_empty + Traits::kQStages * Traits::kConsumers;
     k_empty = k_full + Traits::kStages;
     v_full = k_empty + Traits::kStages;
     v_empty = v_full + Traits::kStages;
+    tile_full = v_empty + Traits::kStages;
+    tile_empty = tile_full + kTileSlots;
+    next_tile = reinterpret_cast<int*>(tile_empty + kTileSlots);
   }
 
   __device__ void init_barriers() const {
-    for (int i = 0; i < Traits::kConsumers; ++i) {
+    for (int i = 0; i < Traits::kQStages * Traits::kConsumers; ++i) {
       mbarrier_init(q_full + i, 1);
       mbarrier_init(q_empty + i, 1);
     }
@@ -73,6 +84,10 @@ struct SharedStorage {
       mbarrier_init(v_full + i, 1);
       mbarrier_init(k_empty + i, 4 * Traits::kConsumers);  // one arrival per consumer warp
       mbarrier_init(v_empty + i, 4 * Traits::kConsumers);
+    }
+    for (int i = 0; i < kTileSlots; ++i) {
+      mbarrier_init(tile_full + i, 1);
+      mbarrier_init(tile_empty + i, 3 + 4 * Traits::kConsumers);  // the warps that read it
     }
     mbarrier_init_fence();
   }
@@ -90,6 +105,41 @@ struct RingPosition {
     }
   }
 };
+
+// Hands out tiles: the first is the CTA's own number, later ones come from a counter in global memory, one ahead of use.
+// Run by one warp; ends with an index past the last tile.
+template <typename Traits>
+__device__ __forceinline__ void schedule_tiles(const ForwardParams& p,
+                                               const SharedStorage<Traits>& smem) {
+  if (gridDim.x >= p.num_tiles || threadIdx.x % 32 != 0) return;
+  RingPosition<kTileSlots> ring;
+  int index;
+  do {
+    mbarrier_wait(smem.tile_empty + ring.stage, ring.parity ^ 1);
+    index = gridDim.x + atomicAdd(p.next_tile, 1);
+    smem.next_tile[ring.stage] = index;
+    mbarrier_arrive(smem.tile_full + ring.stage);
+    ring.advance();
+  } while (index < p.num_tiles);
+}
+
+// Calls function(tile index) for every tile of this CTA, in all warps alike.
+template <typename Traits, typename Function>
+__device__ __forceinline__ void for_each_tile(const ForwardParams& p,
+                                              const SharedStorage<Traits>& smem,
+                                              Function function) {
+  RingPosition<kTileSlots> ring;
+  int index = blockIdx.x;
+  while (index < p.num_tiles) {
+    function(index);
+    if (gridDim.x >= p.num_tiles) return;
+    mbarrier_wait(smem.tile_full + ring.stage, ring.parity);
+    index = *const_cast<volatile int*>(smem.next_tile + ring.stage);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty + ring.stage);
+    ring.advance();
+  }
+}
 
 enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
 
@@ -119,27 +169,32 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
     }
     return;
   }
-  // Paged: box_rows divides both the block and the tile; lane i copies box i. Boxes that lie wholly past the end
-  // repeat the last visible key's block, so that no unused block is read and no table entry past the end is used.
+  // Paged: box_rows divides both the block and the tile; lane i looks up the block of box i, one lane issues all
+  // copies (the copy instruction takes uniform registers). Boxes that lie wholly past the end repeat the last visible
+  // key's box, so that no unused block is read and no table entry past the end is used.
   const int boxes = Traits::kN / p.box_rows;
+  const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
+  int block = 0;
+  if (lane < boxes) {
+    const int position = min(first + lane * p.box_rows, last_box);
+    block = p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+  }
   if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
-  __syncwarp();
-  const int block_mask = (1 << p.block_log2) - 1;
-  for (int box = lane; box < boxes; box += 32) {
-    int position = first + box * p.box_rows;
-    if (position >= tile.len_k) position = (tile.len_k - 1) & ~(p.box_rows - 1);
-    const int block =
-        p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+  for (int box = 0; box < boxes; ++box) {
+    const int position = min(first + box * p.box_rows, last_box);
+    const int box_block = __shfl_sync(0xffffffffu, block, box);
+    if (lane == 0) {
 #pragma unroll
-    for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-      tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
-                  map,
-                  barrier,
-                  slab * 64,
-                  position & block_mask,
-                  tile.kv_head,
-                  block,
-                  kCacheEvictLast);
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
+                    map,
+                    barrier,
+                    slab * 64,
+                    position & ((1 << p.block_log2) - 1),
+                    tile.kv_head,
+                    box_block,
+                    kCacheEvictLast);
+      }
     }
   }
 }
@@ -148,13 +203,14 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
 template <typename Traits>
 __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
                                              const ForwardParams& p,
+                                             const SharedStorage<Traits>& smem,
                                              uint32_t tiles,
                                              uint64_t* full,
                                              uint64_t* empty) {
   RingPosition<Traits::kStages> ring;
-  for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
+  for_each_tile<Traits>(p, smem, [&](int index) {
     const Tile tile = get_tile<Traits::kM>(p, index);
-    if (!tile.valid || tile.token0 >= tile.len_q) continue;
+    if (!tile.valid || tile.token0 >= tile.len_q) return;
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<Traits::kN>(p, tile, tile.token0, last);
     for (int n = range.max - 1; n >= range.min; --n) {
@@ -167,25 +223,26 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
                         n * Traits::kN);
       ring.advance();
     }
-  }
+  });
 }
 
 template <typename Traits>
 __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
                                                 const ForwardParams& p,
                                                 const SharedStorage<Traits>& smem) {
-  uint32_t parity = 1;
-  for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
+  RingPosition<Traits::kQStages> ring;
+  for_each_tile<Traits>(p, smem, [&](int index) {
     const Tile tile = get_tile<Traits::kM>(p, index);
-    if (!tile.valid || tile.token0 >= tile.len_q) continue;
+    if (!tile.valid || tile.token0 >= tile.len_q) return;
     if (threadIdx.x % 32 == 0) {
       for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
-        mbarrier_wait(smem.q_empty + consumer, parity);
-        mbarrier_arrive_expect_tx(smem.q_full + consumer, Traits::kQBytes);
+        const int buffer = ring.stage * Traits::kConsumers + consumer;
+        mbarrier_wait(smem.q_empty + buffer, ring.parity ^ 1);
+        mbarrier_arrive_expect_tx(smem.q_full + buffer, Traits::kQBytes);
         for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-          tma_load_5d(smem.q + consumer * Traits::kQBytes + slab * 64 * 128,
+          tma_load_5d(smem.q + buffer * Traits::kQBytes + slab * 64 * 128,
                       map_q,
-                      smem.q_full + consumer,
+                      smem.q_full + buffer,
                       slab * 64,
                       0,
                       tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
@@ -196,21 +253,24 @@ __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
       }
     }
     __syncwarp();
-    parity ^= 1;
-  }
+    ring.advance();
+  });
 }
 
-// The last block of a paged sequence may hold anything after the sequence's end, NaN included, and 0 * NaN = NaN:
+// The last key block may hold anything after the sequence's end, NaN included, and 0 * NaN = NaN:
 // each warpgroup zeroes those rows of V itself before its own product reads them.
 template <typename Traits>
 __device__ __forceinline__ void zero_tail(uint32_t v, int used_rows, int consumer) {
   const int chunks = (Traits::kN - used_rows) * 8;  // 16-byte chunks per slab
+#pragma unroll 1
   for (int slab = 0; slab < Traits::kSlabs; ++slab) {
     const uint32_t base = v + slab * Traits::kN * 128 + used_rows * 128;
+#pragma unroll 1
     for (int i = threadIdx.x % 128; i < chunks; i += 128) {
-      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(base + i * 16), "r"(0) : "memory");
+      store_shared_16(base + i * 16, make_uint4(0, 0, 0, 0));
     }
   }
+  __syncwarp();
   fence_async_proxy();
   named_barrier_sync(kZeroTail + consumer, 128);
 }
@@ -249,9 +309,11 @@ __device__ __forceinline__ void scale_rows(float (&o)[kCount], const float (&fac
   for (int j = 0; j < kCount; ++j) o[j] *= factor[(j / 2) % 2];
 }
 
-// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory by one bulk store a slab.
+// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory: one bulk store a slab, or, where
+// rows after the end of a packed sequence belong to the next one, row by row.
 template <typename Traits>
 __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
+                                             const ForwardParams& p,
                                              const float (&o)[Traits::kD / 2],
                                              uint32_t buffer,
                                              const Tile& tile,
@@ -271,19 +333,37 @@ __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
   }
   fence_async_proxy();
   named_barrier_sync(kEpilogue + consumer, 128);
-  if (threadIdx.x % 128 == 0) {
+  if (p.cu_q == nullptr || token0 + (64 >> p.pack_log2) <= tile.len_q) {
+    if (threadIdx.x % 128 == 0) {
 #pragma unroll
-    for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-      tma_store_5d(map_o,
-                   buffer + slab * 64 * 128,
-                   slab * 64,
-                   0,
-                   tile.q_t + token0,
-                   tile.head_group,
-                   tile.q_z);
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_store_5d(map_o,
+                     buffer + slab * 64 * 128,
+                     slab * 64,
+                     0,
+                     tile.q_t + token0,
+                     tile.head_group,
+                     tile.q_z);
+      }
+      tma_store_commit();
     }
-    tma_store_commit();
+    return;
   }
+  const int rows = max(0, tile.len_q - token0) << p.pack_log2;
+  const int chunks = p.head_dim / 8;
+  T* out = static_cast<T*>(p.o) + (tile.q_t + token0) * p.o_stride_token +
+           (tile.head_group << p.pack_log2) * p.o_stride_head;
+#pragma unroll 1
+  for (int i = threadIdx.x % 128; i < rows * chunks; i += 128) {
+    const int r = i / chunks, chunk = i - r * chunks;
+    const uint4 value =
+        load_shared_16(buffer + (chunk / 8) * (64 * 128) + swizzle128(r, chunk % 8));
+    T* target = out + (r >> p.pack_log2) * p.o_stride_token +
+                (r & ((1 << p.pack_log2) - 1)) * p.o_stride_head;
+    *reinterpret_cast<uint4*>(target + chunk * 8) = value;
+  }
+  __syncwarp();
+  named_barrier_sync(kEpilogue + consumer, 128);  // the buffer may be refilled once all have read it
 }
 
 template <typename Traits>
@@ -293,6 +373,7 @@ struct Consumer {
   const SharedStorage<Traits>& smem;
   const int consumer;  // 0..kConsumers-1
   RingPosition<Traits::kStages> ring_k, ring_v;
+  RingPosition<Traits::kQStages> ring_q;
 
   __device__ void take_turn() const {
     if constexpr (Traits::kPingPong) named_barrier_sync(kTurn + consumer, 256);
@@ -305,16 +386,30 @@ struct Consumer {
   __device__ void release(uint64_t* barrier) const {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
   }
+  __device__ void wait_k() const {
+    mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
+  }
   __device__ void wait_v(const Tile& tile, int n) const {
     mbarrier_wait(smem.v_full + ring_v.stage, ring_v.parity);
-    if (p.block_table != nullptr && (n + 1) * kN > tile.len_k) {
+    if (p.tail_unclean && (n + 1) * kN > tile.len_k) {
       zero_tail<Traits>(
           smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
     }
   }
-  __device__ uint32_t q_buffer() const { return smem.q + consumer * Traits::kQBytes; }
-  __device__ uint32_t k_tile() const { return smem.k + ring_k.stage * Traits::kTileBytes; }
-  __device__ uint32_t v_tile() const { return smem.v + ring_v.stage * Traits::kTileBytes; }
+  __device__ int q_index() const { return ring_q.stage * Traits::kConsumers + consumer; }
+  __device__ uint32_t q_buffer() const { return smem.q + q_index() * Traits::kQBytes; }
+  // Descriptors are made before the waits that precede a turn: the tensor core idles while the holder of the turn
+  // computes. The empty asm keeps the compiler from moving the arithmetic behind them.
+  __device__ uint64_t k_descriptor() const {
+    uint64_t d = k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
+    asm volatile("" : "+l"(d));
+    return d;
+  }
+  __device__ uint64_t v_descriptor() const {
+    uint64_t d = mn_major_descriptor<kN>(smem.v + ring_v.stage * Traits::kTileBytes);
+    asm volatile("" : "+l"(d));
+    return d;
+  }
 
   // All key blocks of one query tile; o and state come out unnormalised.
   __device__ __forceinline__ void attend(const Tile& tile,
@@ -328,11 +423,13 @@ struct Consumer {
     uint32_t probabilities[kN / 16][4];
     float alpha[2];
     int n = range.max - 1;
+    const uint64_t q = k_major_descriptor(q_buffer());
 
-    mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
+    uint64_t k = k_descriptor();
+    wait_k();
     take_turn();
     wgmma_fence();
-    wgmma_qk<T, kN, kD>(s, q_buffer(), k_tile());
+    wgmma_qk<T, kN, kD>(s, q, k);
     wgmma_commit();
     pass_turn();
     wgmma_wait<0>();
@@ -341,38 +438,43 @@ struct Consumer {
     finish_scores<Traits>(s, p, tile, own, token, n);
     softmax_block(s, state, p.scale_log2, alpha);
     pack_probabilities<T>(s, probabilities);
+    k = k_descriptor();
+    if (n > range.min) wait_k();
 
     for (--n; n >= range.min; --n) {
+      const uint64_t v = v_descriptor();
+      if constexpr (!(Traits::kFlags & 2)) wait_v(tile, n + 1);
       if constexpr (Traits::kOverlap) {
-        mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
         take_turn();
         wgmma_fence();
-        wgmma_qk<T, kN, kD>(s, q_buffer(), k_tile());
+        wgmma_qk<T, kN, kD>(s, q, k);
         wgmma_commit();
+        if constexpr (Traits::kFlags & 2) wait_v(tile, n + 1);
         if constexpr (Traits::kRescaleUnderQk) scale_rows(o, alpha);
-        wait_v(tile, n + 1);
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v_tile());
+        wgmma_pv<T, kN, kD>(o, probabilities, v, [&] { if constexpr (Traits::kFlags & 1) pass_turn(); });
         wgmma_commit();
-        pass_turn();
+        if constexpr (!(Traits::kFlags & 1)) pass_turn();
         wgmma_wait<1>();
         release(smem.k_empty + ring_k.stage);
         ring_k.advance();
         finish_scores<Traits>(s, p, tile, own, token, n);
         softmax_block(s, state, p.scale_log2, alpha);
+        // The wait for the next K stands here because its loop ends a basic block: without one, ptxas moves the
+        // wait for PV above the softmax, and nothing is left to overlap (seen in SASS: WARPGROUP.DEPBAR gsb0, 0).
+        k = k_descriptor();
+        if (n > range.min) wait_k();
         wgmma_wait<0>();
         release(smem.v_empty + ring_v.stage);
         ring_v.advance();
         pack_probabilities<T>(s, probabilities);
         if constexpr (!Traits::kRescaleUnderQk) scale_rows(o, alpha);
       } else {
-        wait_v(tile, n + 1);
-        mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
         take_turn();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v_tile());
+        wgmma_pv<T, kN, kD>(o, probabilities, v, [] {});
         wgmma_commit();
-        wgmma_qk<T, kN, kD>(s, q_buffer(), k_tile());
+        wgmma_qk<T, kN, kD>(s, q, k);
         wgmma_commit();
         pass_turn();
         wgmma_wait<0>();
@@ -384,12 +486,15 @@ struct Consumer {
         softmax_block(s, state, p.scale_log2, alpha);
         pack_probabilities<T>(s, probabilities);
         scale_rows(o, alpha);
+        k = k_descriptor();
+        if (n > range.min) wait_k();
       }
     }
     if constexpr (Traits::kOverlap && Traits::kRescaleUnderQk) scale_rows(o, alpha);
+    const uint64_t v = v_descriptor();
     wait_v(tile, range.min);
     wgmma_fence();
-    wgmma_pv<T, kN, kD>(o, probabilities, v_tile());
+    wgmma_pv<T, kN, kD>(o, probabilities, v, [] {});
     wgmma_commit();
     wgmma_wait<0>();
     release(smem.v_empty + ring_v.stage);
@@ -412,45 +517,45 @@ struct Consumer {
           finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, p.sinks, head);
       factor[r] = result.factor;
       if (p.lse != nullptr && threadIdx.x % 4 == 0 && token[r] < tile.len_q) {
-        const int64_t start = p.cu_q != nullptr ? tile.q_z - tile.len_q : 0;
+        const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
         p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
             result.logsumexp;
       }
     }
     scale_rows(o, factor);
-    store_output<Traits>(map_o, o, q_buffer(), tile, token0, consumer);
+    store_output<Traits>(map_o, p, o, q_buffer(), tile, token0, consumer);
+  }
+
+  __device__ __forceinline__ void run_tile(const CUtensorMap* map_o, int index) {
+    const Tile tile = get_tile<Traits::kM>(p, index);
+    if (!tile.valid || tile.token0 >= tile.len_q) return;
+    const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
+    const KeyRange range = key_range<kN>(p, tile, tile.token0, last);
+    const int token0 = tile.token0 + consumer * (64 >> p.pack_log2);
+    const KeyRange own = key_range<kN>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
+    int token[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
+      token[r] = token0 + (row >> p.pack_log2);
+    }
+    float o[kD / 2];
+#pragma unroll
+    for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
+    RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
+    mbarrier_wait(smem.q_full + q_index(), ring_q.parity);
+    if (range.max > range.min) attend(tile, range, own, token, o, state);
+    finish(map_o, tile, token, token0, o, state);
+    if (threadIdx.x % 128 == 0) {
+      tma_store_wait_read();
+      mbarrier_arrive(smem.q_empty + q_index());
+    }
+    ring_q.advance();
   }
 
   __device__ __forceinline__ void run(const CUtensorMap* map_o) {
-    uint32_t q_parity = 0;
     if (consumer == Traits::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
-    for (int index = blockIdx.x; index < p.num_tiles; index += gridDim.x) {
-      const Tile tile = get_tile<Traits::kM>(p, index);
-      if (!tile.valid || tile.token0 >= tile.len_q) continue;
-      const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
-      const KeyRange range = key_range<kN>(p, tile, tile.token0, last);
-      const int token0 = tile.token0 + consumer * (64 >> p.pack_log2);
-      const KeyRange own =
-          key_range<kN>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
-      int token[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
-        token[r] = token0 + (row >> p.pack_log2);
-      }
-      float o[kD / 2];
-#pragma unroll
-      for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
-      RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
-      mbarrier_wait(smem.q_full + consumer, q_parity);
-      q_parity ^= 1;
-      if (range.max > range.min) attend(tile, range, own, token, o, state);
-      finish(map_o, tile, token, token0, o, state);
-      if (threadIdx.x % 128 == 0) {
-        tma_store_wait_read();
-        mbarrier_arrive(smem.q_empty + consumer);
-      }
-    }
+    for_each_tile<Traits>(p, smem, [&](int index) { run_tile(map_o, index); });
   }
 };
 
@@ -479,11 +584,14 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
     if (warp < 2) {
       produce_keys<Traits>(warp == 0 ? &map_k : &map_v,
                            p,
+                           smem,
                            warp == 0 ? smem.k : smem.v,
                            warp == 0 ? smem.k_full : smem.v_full,
                            warp == 0 ? smem.k_empty : smem.v_empty);
     } else if (warp == 2) {
       produce_queries<Traits>(&map_q, p, smem);
+    } else {
+      schedule_tiles<Traits>(p, smem);
     }
   } else {
     registers_raise_to<Traits::kConsumerRegisters>();

@@ -6,7 +6,7 @@
 namespace quire::cuda::sm90 {
 
 struct ForwardParams {
-  int32_t batch, num_heads, num_kv_heads;
+  int32_t batch, num_heads, num_kv_heads, head_dim;
   int32_t max_len_q, max_len_k;
   // Packed GQA: `pack` query heads that share a KV head (a power of two dividing 64) are adjacent rows of a tile:
   // row = token * pack + head. head_groups = num_heads / pack.
@@ -16,12 +16,8 @@ struct ForwardParams {
   const int32_t* cu_q;
   const int32_t* cu_k;
   const int32_t* seqused_k;
-  // Ragged tensor maps (varlen, or fewer keys used than stored): dimension T has size ragged, Z counts tokens, both
-  // with the token stride, and the base pointer lies `ragged` tokens before the tensor. Position p of a sequence
-  // that ends at token e is (ragged - len + p, e): positions >= len are outside the tensor, so they read as zero
-  // and are never written. 0: an ordinary map whose Z is the batch.
-  int32_t ragged_q, ragged_k;
-  int32_t k_tokens_per_batch;  // dense with seqused_k: distance of sequences in tokens
+  // The last key block of a sequence may reach into memory that belongs to nobody or to another sequence.
+  bool tail_unclean;
 
   const int32_t* block_table;  // paged: Z is the block
   int64_t block_table_stride;
@@ -31,11 +27,14 @@ struct ForwardParams {
   float scale_log2;                   // scale * log2(e); with soft cap: softcap * log2(e)
   float softcap_scale;                // scale / softcap
   const float* sinks;
+  void* o;  // for the rows of a tile that is not full
+  int64_t o_stride_token, o_stride_head;
   float* lse;
   int64_t lse_stride_batch, lse_stride_head;
 
   int32_t m_blocks;    // dense: query tiles of a sequence; varlen: bound on the tiles of all sequences
   int32_t num_tiles;   // m_blocks * head_groups * (dense ? batch : 1)
+  int32_t* next_tile;  // counter, zero at launch: the tiles that no CTA has begun yet start at gridDim.x + *next_tile
   int32_t section;     // heads (of any sequence) whose K and V share the L2 cache; 0: query tiles run fastest
 };
 

@@ -9,7 +9,7 @@ struct Tile {
   int batch, head_group, kv_head;
   int token0;            // first query token of the tile within its sequence
   int len_q, len_k;      // lengths of the sequence
-  int q_t, q_z;          // tensor map coordinates of query token 0
+  int q_t, q_z;          // tensor map coordinates of query token 0: token and batch; varlen: packed token and 0
   int k_t, k_z;          // ... of key 0 (not paged)
   bool valid;
 };
@@ -57,8 +57,8 @@ __device__ __forceinline__ Tile get_tile(const ForwardParams& p, int index) {
     if (!tile.valid) return tile;
     const int start = p.cu_q[tile.batch];
     tile.len_q = p.cu_q[tile.batch + 1] - start;
-    tile.q_t = p.ragged_q - tile.len_q;
-    tile.q_z = start + tile.len_q;
+    tile.q_t = start;
+    tile.q_z = 0;
   } else {
     int pair;  // (batch, head group)
     if (p.section == 0) {
@@ -84,14 +84,8 @@ __device__ __forceinline__ Tile get_tile(const ForwardParams& p, int index) {
   tile.kv_head = (tile.head_group << p.pack_log2) / p.group;
   const int stored = p.cu_k != nullptr ? p.cu_k[tile.batch + 1] - p.cu_k[tile.batch] : p.max_len_k;
   tile.len_k = p.seqused_k != nullptr ? p.seqused_k[tile.batch] : stored;
-  tile.k_t = 0;
-  tile.k_z = tile.batch;
-  if (p.ragged_k != 0) {
-    const int start =
-        p.cu_k != nullptr ? p.cu_k[tile.batch] : tile.batch * p.k_tokens_per_batch;
-    tile.k_t = p.ragged_k - tile.len_k;
-    tile.k_z = start + tile.len_k;
-  }
+  tile.k_t = p.cu_k != nullptr ? p.cu_k[tile.batch] : 0;
+  tile.k_z = p.cu_k != nullptr ? 0 : tile.batch;
   return tile;
 }
 
