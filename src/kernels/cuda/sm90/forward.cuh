@@ -1,6 +1,6 @@
 // FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V, 16-bit inputs.
 //
-//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of kStages, warp 2 loads Q; all by TMA. Warp 3 fetches tiles.
+//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of stages, warp 2 loads Q; all by TMA.
 //           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
 //   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key blocks are walked from
 //           the last to the first, so that masked blocks come first.
@@ -8,7 +8,7 @@
 //                   softmax of one runs under the products of the other.
 //   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
 //   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
-//   shared  Q (reused for O) kQStages*kM*kD + kStages*kN*2*kD 16-bit values, each tile as slabs [kD/64][rows][64], swizzled.
+//   shared  Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values, each tile as slabs [kD/64][rows][64], swizzled.
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
@@ -23,14 +23,16 @@ template <typename T_,
           int kD_,
           int kConsumers_,
           int kN_,
-          int kStages_,
+          int kStagesK_,
+          int kStagesV_,
           bool kPingPong_,
           bool kOverlap_,
           bool kSoftcap_,
           int kFlags_ = 0>
 struct ForwardTraits {
   using T = T_;
-  static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_, kStages = kStages_;
+  static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_;
+  static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
   static constexpr int kFlags = kFlags_;
   static constexpr int kM = 64 * kConsumers;
@@ -45,33 +47,31 @@ struct ForwardTraits {
   // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no room.
   static constexpr int kQStages = kD > 128 || kN > 128 ? 1 : 2;
   static constexpr int kSmemBytes =
-      kQStages * kConsumers * kQBytes + 2 * kStages * kTileBytes + 1024 + 256;
+      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 1024 + 256;
 };
-
-constexpr int kTileSlots = 2;
 
 template <typename Traits>
 struct SharedStorage {
   uint32_t q, k, v;  // shared addresses, 1024-byte aligned
   uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty, *tile_full, *tile_empty;
-  int* next_tile;  // [kTileSlots]
+  int* next_tile;
 
   __device__ explicit SharedStorage(char* raw) {
     const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
     q = base;
     k = q + Traits::kQStages * Traits::kConsumers * Traits::kQBytes;
-    v = k + Traits::kStages * Traits::kTileBytes;
-    const uint32_t end = v + Traits::kStages * Traits::kTileBytes;
+    v = k + Traits::kStagesK * Traits::kTileBytes;
+    const uint32_t end = v + Traits::kStagesV * Traits::kTileBytes;
     uint64_t* barriers = reinterpret_cast<uint64_t*>(raw + (end - smem_address(raw)));
     q_full = barriers;
     q_empty = q_full + Traits::kQStages * Traits::kConsumers;
     k_full = q_empty + Traits::kQStages * Traits::kConsumers;
-    k_empty = k_full + Traits::kStages;
-    v_full = k_empty + Traits::kStages;
-    v_empty = v_full + Traits::kStages;
-    tile_full = v_empty + Traits::kStages;
-    tile_empty = tile_full + kTileSlots;
-    next_tile = reinterpret_cast<int*>(tile_empty + kTileSlots);
+    k_empty = k_full + Traits::kStagesK;
+    v_full = k_empty + Traits::kStagesK;
+    v_empty = v_full + Traits::kStagesV;
+    tile_full = v_empty + Traits::kStagesV;
+    tile_empty = tile_full + 1;
+    next_tile = reinterpret_cast<int*>(tile_empty + 1);
   }
 
   __device__ void init_barriers() const {
@@ -79,16 +79,17 @@ struct SharedStorage {
       mbarrier_init(q_full + i, 1);
       mbarrier_init(q_empty + i, 1);
     }
-    for (int i = 0; i < Traits::kStages; ++i) {
+    // One arrival per consumer warp releases a tile.
+    for (int i = 0; i < Traits::kStagesK; ++i) {
       mbarrier_init(k_full + i, 1);
+      mbarrier_init(k_empty + i, 4 * Traits::kConsumers);
+    }
+    for (int i = 0; i < Traits::kStagesV; ++i) {
       mbarrier_init(v_full + i, 1);
-      mbarrier_init(k_empty + i, 4 * Traits::kConsumers);  // one arrival per consumer warp
       mbarrier_init(v_empty + i, 4 * Traits::kConsumers);
     }
-    for (int i = 0; i < kTileSlots; ++i) {
-      mbarrier_init(tile_full + i, 1);
-      mbarrier_init(tile_empty + i, 3 + 4 * Traits::kConsumers);  // the warps that read it
-    }
+    mbarrier_init(tile_full, 1);
+    mbarrier_init(tile_empty, 2 + 4 * Traits::kConsumers);  // the warps that read next_tile
     mbarrier_init_fence();
   }
 };
@@ -106,38 +107,44 @@ struct RingPosition {
   }
 };
 
-// Hands out tiles: the first is the CTA's own number, later ones come from a counter in global memory, one ahead of use.
-// Run by one warp; ends with an index past the last tile.
+// Tiles beyond the first of each CTA come from a counter in global memory. The K warp draws the next one when it has
+// issued its last load of a tile: early enough to hide the latency, late enough to keep the load balanced.
 template <typename Traits>
-__device__ __forceinline__ void schedule_tiles(const ForwardParams& p,
-                                               const SharedStorage<Traits>& smem) {
-  if (gridDim.x >= p.num_tiles || threadIdx.x % 32 != 0) return;
-  RingPosition<kTileSlots> ring;
-  int index;
-  do {
-    mbarrier_wait(smem.tile_empty + ring.stage, ring.parity ^ 1);
+__device__ __forceinline__ int draw_tile(const ForwardParams& p,
+                                         const SharedStorage<Traits>& smem,
+                                         uint32_t parity) {
+  if (gridDim.x >= p.num_tiles) return p.num_tiles;
+  int index = 0;
+  if (threadIdx.x % 32 == 0) {
+    mbarrier_wait(smem.tile_empty, parity ^ 1);
     index = gridDim.x + atomicAdd(p.next_tile, 1);
-    smem.next_tile[ring.stage] = index;
-    mbarrier_arrive(smem.tile_full + ring.stage);
-    ring.advance();
-  } while (index < p.num_tiles);
+    *smem.next_tile = index;
+    mbarrier_arrive(smem.tile_full);
+  }
+  return __shfl_sync(0xffffffffu, index, 0);
+}
+template <typename Traits>
+__device__ __forceinline__ int read_tile(const ForwardParams& p,
+                                         const SharedStorage<Traits>& smem,
+                                         uint32_t parity) {
+  if (gridDim.x >= p.num_tiles) return p.num_tiles;
+  mbarrier_wait(smem.tile_full, parity);
+  const int index = *const_cast<volatile int*>(smem.next_tile);
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
+  return index;
 }
 
-// Calls function(tile index) for every tile of this CTA, in all warps alike.
+// Calls function(tile index) for every tile of this CTA.
 template <typename Traits, typename Function>
 __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
                                               const SharedStorage<Traits>& smem,
+                                              bool draws,
                                               Function function) {
-  RingPosition<kTileSlots> ring;
-  int index = blockIdx.x;
-  while (index < p.num_tiles) {
+  uint32_t parity = 0;
+  for (int index = blockIdx.x; index < p.num_tiles; parity ^= 1) {
     function(index);
-    if (gridDim.x >= p.num_tiles) return;
-    mbarrier_wait(smem.tile_full + ring.stage, ring.parity);
-    index = *const_cast<volatile int*>(smem.next_tile + ring.stage);
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty + ring.stage);
-    ring.advance();
+    index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
   }
 }
 
@@ -204,24 +211,26 @@ template <typename Traits>
 __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
                                              const ForwardParams& p,
                                              const SharedStorage<Traits>& smem,
-                                             uint32_t tiles,
-                                             uint64_t* full,
-                                             uint64_t* empty) {
-  RingPosition<Traits::kStages> ring;
-  for_each_tile<Traits>(p, smem, [&](int index) {
+                                             bool is_k) {
+  const uint32_t tiles = is_k ? smem.k : smem.v;
+  uint64_t* const full = is_k ? smem.k_full : smem.v_full;
+  uint64_t* const empty = is_k ? smem.k_empty : smem.v_empty;
+  const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
+  int stage = 0;
+  uint32_t parity = 1;
+  for_each_tile<Traits>(p, smem, is_k, [&](int index) {
     const Tile tile = get_tile<Traits::kM>(p, index);
     if (!tile.valid || tile.token0 >= tile.len_q) return;
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<Traits::kN>(p, tile, tile.token0, last);
     for (int n = range.max - 1; n >= range.min; --n) {
-      mbarrier_wait(empty + ring.stage, ring.parity ^ 1);
-      load_keys<Traits>(map,
-                        p,
-                        tile,
-                        tiles + ring.stage * Traits::kTileBytes,
-                        full + ring.stage,
-                        n * Traits::kN);
-      ring.advance();
+      mbarrier_wait(empty + stage, parity);
+      load_keys<Traits>(
+          map, p, tile, tiles + stage * Traits::kTileBytes, full + stage, n * Traits::kN);
+      if (++stage == stages) {
+        stage = 0;
+        parity ^= 1;
+      }
     }
   });
 }
@@ -231,7 +240,7 @@ __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
                                                 const ForwardParams& p,
                                                 const SharedStorage<Traits>& smem) {
   RingPosition<Traits::kQStages> ring;
-  for_each_tile<Traits>(p, smem, [&](int index) {
+  for_each_tile<Traits>(p, smem, false, [&](int index) {
     const Tile tile = get_tile<Traits::kM>(p, index);
     if (!tile.valid || tile.token0 >= tile.len_q) return;
     if (threadIdx.x % 32 == 0) {
@@ -372,7 +381,8 @@ struct Consumer {
   const ForwardParams& p;
   const SharedStorage<Traits>& smem;
   const int consumer;  // 0..kConsumers-1
-  RingPosition<Traits::kStages> ring_k, ring_v;
+  RingPosition<Traits::kStagesK> ring_k;
+  RingPosition<Traits::kStagesV> ring_v;
   RingPosition<Traits::kQStages> ring_q;
 
   __device__ void take_turn() const {
@@ -555,7 +565,7 @@ struct Consumer {
 
   __device__ __forceinline__ void run(const CUtensorMap* map_o) {
     if (consumer == Traits::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
-    for_each_tile<Traits>(p, smem, [&](int index) { run_tile(map_o, index); });
+    for_each_tile<Traits>(p, smem, false, [&](int index) { run_tile(map_o, index); });
   }
 };
 
@@ -582,16 +592,9 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
     registers_lower_to<Traits::kProducerRegisters>();
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
     if (warp < 2) {
-      produce_keys<Traits>(warp == 0 ? &map_k : &map_v,
-                           p,
-                           smem,
-                           warp == 0 ? smem.k : smem.v,
-                           warp == 0 ? smem.k_full : smem.v_full,
-                           warp == 0 ? smem.k_empty : smem.v_empty);
+      produce_keys<Traits>(warp == 0 ? &map_k : &map_v, p, smem, warp == 0);
     } else if (warp == 2) {
       produce_queries<Traits>(&map_q, p, smem);
-    } else {
-      schedule_tiles<Traits>(p, smem);
     }
   } else {
     registers_raise_to<Traits::kConsumerRegisters>();
