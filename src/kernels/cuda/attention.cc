@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/cuda/host.h"
+#include "kernels/cuda/sm80/backward.h"
 #include "kernels/cuda/sm80/forward.h"
 #include "kernels/cuda/sm90/forward.h"
 #include "kernels/cuda/standard/standard.h"
@@ -193,6 +194,22 @@ QUIRE_EXPORT int quire_attention_forward(const QuireAttentionArgs* args, QuireAt
                 static_cast<long long>(args->workspace_bytes));
   }
   return kernel->run(args, error);
+}
+
+QUIRE_EXPORT int64_t quire_attention_backward_workspace_bytes(const QuireAttentionArgs* args,
+                                                              const QuireAttentionGrad* grad) {
+  return sm80::backward_workspace_bytes(*args, *grad);
+}
+
+QUIRE_EXPORT int quire_attention_backward(const QuireAttentionArgs* args,
+                                          const QuireAttentionGrad* grad,
+                                          QuireAttentionError* error) {
+  const int code = validate(args, error);
+  if (code != QUIRE_OK) return code;
+  const char* reason;
+  const sm80::BackwardKernel* kernel = sm80::find_backward(*args, &reason);
+  if (kernel == nullptr) return fail(error, QUIRE_UNSUPPORTED, "%s", reason);
+  return sm80::run_backward(*args, *grad, *kernel, error);
 }
 
 }  // namespace quire::cuda

@@ -81,6 +81,9 @@ __device__ __forceinline__ uint4 load_shared_16(uint32_t address) {
                : "memory");
   return x;
 }
+__device__ __forceinline__ void load_shared_8(uint32_t address, float* x, float* y) {
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(*x), "=f"(*y) : "r"(address) : "memory");
+}
 __device__ __forceinline__ void store_shared_16(uint32_t address, uint4 x) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address),
                "r"(x.x),
