@@ -33,6 +33,7 @@ class Args(ctypes.Structure):
         ("cu_seqlens_q", _P), ("cu_seqlens_k", _P), ("seqused_k", _P), ("block_table", _P),
         ("block_table_stride", _I64), ("block_size", _I32),
         ("window_left", _I32), ("window_right", _I32), ("scale", _F), ("softcap", _F), ("sinks", _P),
+        ("batch_invariant", _I32),
         ("workspace", _P), ("workspace_bytes", _I64), ("stream", _P),
     ]
 
@@ -105,7 +106,7 @@ class Call:
 
     def __init__(self, q, k, v, *, causal=False, scale=None, window=(-1, -1), softcap=0.0, sinks=None, cu_q=None,
                  cu_k=None, max_q=None, max_k=None, seqused_k=None, block_table=None, out=None, need_lse=True,
-                 kernel=None):
+                 kernel=None, batch_invariant=False):
         packed = cu_q is not None
         paged = block_table is not None
         a = self.args = Args(struct_size=ctypes.sizeof(Args))
@@ -138,6 +139,7 @@ class Call:
             a.window_right = 0
         a.scale = q.shape[-1] ** -0.5 if scale is None else scale
         a.softcap = softcap
+        a.batch_invariant = int(batch_invariant)
         self._keep = [q, k, v, cu_q, cu_k, seqused_k, block_table, sinks]
         self._error = Error()
         if kernel is None:
@@ -152,7 +154,7 @@ class Call:
                 raise Unsupported(f"{kernel}: {reason.value.decode()}")
         self.name = self.kernel.name.decode()
         size = self.kernel.workspace_bytes(ctypes.byref(a))
-        self.workspace = torch.empty(size, dtype=torch.uint8, device=q.device) if size else None
+        self.workspace = torch.zeros(size, dtype=torch.uint8, device=q.device) if size else None
         a.workspace, a.workspace_bytes = _pointer(self.workspace), size
 
     def _raise(self, code):

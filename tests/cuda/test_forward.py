@@ -14,7 +14,7 @@ import torch
 import quire_attention as qa
 
 SEED = int(os.environ.get("QUIRE_TEST_SEED", "1"))
-FORWARD = ["sm90_forward", "sm80_forward", "standard", "reference"]
+FORWARD = ["sm90_forward", "sm90_split", "sm80_forward", "standard", "reference"]
 exercised = set()
 
 
@@ -219,7 +219,68 @@ def test_used_keys():
 def test_paged(block, d):
     lens_k = [block - 1, block, block + 1, 1, 700, 0, 1021]
     for lens_q in ([1] * 7, [1, 4, 16, 1, 512, 3, 100]):
-        check_all(Problem(lens_q, lens_k, 8, 2, d, window=(-1, 0), layout="paged", block=block))
+        for window in [(-1, 0), (-1, -1), (200, 0)]:
+            check_all(Problem(lens_q, lens_k, 8, 2, d, window=window, layout="paged", block=block))
+
+
+@pytest.mark.parametrize("d", [64, 128, 256])
+@pytest.mark.parametrize("tokens", [1, 2, 4, 8, 16, 17])
+def test_decode(d, tokens):
+    g = torch.Generator().manual_seed(SEED)
+    for group in (1, 2, 5, 7, 8, 12, 16, 32):
+        lens_k = [max(tokens, int(10 ** (1 + 3 * x))) for x in torch.rand(9, generator=g).tolist()] + [0]
+        check_all(Problem([tokens] * 10, lens_k, 2 * group, 2, d, window=(-1, 0), layout="paged", sinks=group == 8),
+                  ["sm90_split"])
+
+
+def test_results_do_not_depend_on_the_batch():
+    lens_k = [700, 5000, 64, 131, 2049, 1024]
+    problem = Problem([1] * 6, lens_k, 32, 8, window=(-1, 0), layout="paged")
+    problem.options["batch_invariant"] = True
+    together, _ = problem.run("sm90_split")
+    for b in range(6):
+        alone = Problem([1] * 6, lens_k, 32, 8, window=(-1, 0), layout="paged")
+        options = dict(alone.options, batch_invariant=True, seqused_k=alone.options["seqused_k"][b:b + 1],
+                       block_table=alone.options["block_table"][b:b + 1],
+                       cu_q=torch.tensor([0, 1], dtype=torch.int32, device="cuda"))
+        out, _ = qa.forward(alone.q[b:b + 1], alone.k, alone.v, kernel="sm90_split", **options)
+        assert torch.equal(out[0], together[b]), b
+
+
+def test_graph_replays_with_other_lengths():
+    longest = 4096
+    problem = Problem([1] * 4, [longest] * 4, 32, 8, window=(-1, 0), layout="paged")
+    call = qa.Call(problem.q, problem.k, problem.v, **problem.options)
+    assert call.name == "sm90_split"
+    call.run()
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        call.run()
+    for lens in ([1, 17, 640, 4096], [4096, 3, 2000, 100], [1, 1, 1, 1]):
+        problem.options["seqused_k"].copy_(torch.tensor(lens, dtype=torch.int32))
+        graph.replay()
+        torch.cuda.synchronize()
+        expected, _ = qa.forward(problem.q, problem.k, problem.v, kernel="reference", **problem.options)
+        assert (call.out.double() - expected.double()).abs().max() < 2e-2
+        direct, _ = qa.forward(problem.q, problem.k, problem.v, kernel="sm90_split", **problem.options)
+        assert torch.equal(call.out, direct)
+
+
+def test_two_streams_at_once():
+    problems = [Problem([700] * 2, [900] * 2, 8, 2, window=(-1, 0), seed=i) for i in range(2)]
+    problems += [Problem([1] * 9, [3000] * 9, 8, 2, window=(-1, 0), layout="paged", seed=i) for i in range(2)]
+    calls = [qa.Call(p.q, p.k, p.v, **p.options) for p in problems]
+    expected = [c.run()[0].clone() for c in calls]
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in calls]
+    for _ in range(50):
+        for call, stream in zip(calls, streams):
+            with torch.cuda.stream(stream):
+                call.run()
+    torch.cuda.synchronize()
+    for call, out in zip(calls, expected):
+        assert torch.equal(call.out, out)
 
 
 def test_large_logits_do_not_overflow():
@@ -249,6 +310,11 @@ def test_thousand_runs_are_bitwise_equal(d):
             out, lse = call.run()
             different += (out != first).sum() + (lse != first_lse).sum()
         assert different.item() == 0, kernel
+    decode = Problem([1] * 60, [777 + 13 * i for i in range(60)], 8, 2, d, window=(-1, 0), layout="paged")
+    call = qa.Call(decode.q, decode.k, decode.v, kernel="sm90_split", **decode.options)
+    first = call.run()[0].clone()
+    different = sum((call.run()[0] != first).sum() for _ in range(1000))
+    assert different.item() == 0
 
 
 def test_ablations_match():

@@ -20,7 +20,7 @@ double forward_flops(const QuireAttentionArgs* args) {
          args->max_seqlen_k * args->head_dim;
 }
 int64_t no_workspace(const QuireAttentionArgs*) { return 0; }
-int64_t counter_workspace(const QuireAttentionArgs*) { return 256; }
+
 
 // ---- sm90 ---------------------------------------------------------------------------------------------------------
 
@@ -34,6 +34,11 @@ int sm90_run_stage(const QuireAttentionArgs* args, const char* stage, QuireAtten
   return sm90::run_forward(*args, *kernel, error);
 }
 double sm90_cost(const QuireAttentionArgs* args) { return forward_flops(args) / 600e12; }
+// Split keys pay while one tile holds all queries of a sequence: the keys are then read once either way. The choice
+// depends on nothing but the lengths' bound, so that it is the same in every batch.
+double split_cost(const QuireAttentionArgs* args) {
+  return sm90::packed_rows(*args) <= 64 ? forward_flops(args) / 10e15 : HUGE_VAL;
+}
 // Ablations are listed to be tested and measured by name, never to be chosen.
 double never(const QuireAttentionArgs*) { return HUGE_VAL; }
 
@@ -41,10 +46,17 @@ template <int kStage>
 constexpr const char* kStageName = kStage == 0   ? "full"
                                    : kStage == 1 ? "no_ping_pong"
                                    : kStage == 2 ? "no_overlap"
-                                                 : "no_ping_pong_no_overlap";
+                                   : kStage == 3 ? "no_ping_pong_no_overlap"
+                                                 : "split";
 template <int kStage>
 int sm90_supports(const QuireAttentionArgs* args, const char** reason) {
   return sm90_supports_stage(args, kStageName<kStage>, reason);
+}
+template <int kStage>
+int64_t sm90_workspace(const QuireAttentionArgs* args) {
+  const char* reason;
+  const sm90::ForwardKernel* kernel = sm90::find_forward(*args, kStageName<kStage>, &reason);
+  return kernel == nullptr ? 0 : sm90::forward_workspace_bytes(*args, *kernel);
 }
 template <int kStage>
 int sm90_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
@@ -86,15 +98,21 @@ int reference_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
 
 constexpr char kFlash3[] = "FlashAttention-3, arXiv 2407.08608";
 constexpr QuireAttentionKernel kKernels[] = {
-    {"sm90_forward", kFlash3, sm90_supports<0>, sm90_cost, counter_workspace, sm90_run<0>},
-    {"sm90_forward_no_ping_pong", kFlash3, sm90_supports<1>, never, counter_workspace, sm90_run<1>},
-    {"sm90_forward_no_overlap", kFlash3, sm90_supports<2>, never, counter_workspace, sm90_run<2>},
+    {"sm90_forward", kFlash3, sm90_supports<0>, sm90_cost, sm90_workspace<0>, sm90_run<0>},
+    {"sm90_forward_no_ping_pong", kFlash3, sm90_supports<1>, never, sm90_workspace<1>, sm90_run<1>},
+    {"sm90_forward_no_overlap", kFlash3, sm90_supports<2>, never, sm90_workspace<2>, sm90_run<2>},
     {"sm90_forward_no_ping_pong_no_overlap",
      kFlash3,
      sm90_supports<3>,
      never,
-     counter_workspace,
+     sm90_workspace<3>,
      sm90_run<3>},
+    {"sm90_split",
+     "Flash-Decoding, arXiv 2311.01282, on Hopper",
+     sm90_supports<4>,
+     split_cost,
+     sm90_workspace<4>,
+     sm90_run<4>},
     {"sm80_forward",
      "FlashAttention-2, arXiv 2307.08691",
      sm80_supports,

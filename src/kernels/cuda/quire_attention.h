@@ -65,7 +65,11 @@ typedef struct QuireAttentionArgs {
   float softcap;      /* 0: off; otherwise scores become softcap * tanh(score / softcap) */
   const float* sinks; /* [num_heads] extra logits without a value; null: none */
 
-  void* workspace; /* at least QuireAttentionKernel.workspace_bytes(args), 256-byte aligned */
+  int32_t batch_invariant; /* 1: a sequence's result does not depend on the rest of the batch, bit for bit */
+
+  /* At least QuireAttentionKernel.workspace_bytes(args), 256-byte aligned, zero before its first use; kernels leave
+   * their counters in it zero, so it may be used again and again, but by one stream at a time. */
+  void* workspace;
   int64_t workspace_bytes;
   void* stream; /* cudaStream_t */
 } QuireAttentionArgs;

@@ -43,15 +43,12 @@ __device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint64_t q, uint64_
 }
 
 // O[64, D] += P[64, N] V[N, D], P in registers (A fragments), v: slabs [D/64][N rows][64] swizzled, read MN-major.
-// before_last() runs when all but two of the instructions have been issued.
-template <typename T, int kN, int kD, typename BeforeLast>
+template <typename T, int kN, int kD>
 __device__ __forceinline__ void wgmma_pv(float (&o)[kD / 2],
                                          const uint32_t (&p)[kN / 16][4],
-                                         uint64_t v,
-                                         BeforeLast before_last) {
+                                         uint64_t v) {
 #pragma unroll
   for (int step = 0; step < kN / 16; ++step) {
-    if (step == kN / 16 - 2) before_last();
     WgmmaShape<T, kD, 1>::rs(o, p[step], v + step * (16 * 128 / 16), 1);
   }
 }

@@ -24,9 +24,9 @@ struct BackwardTraits {
   static constexpr int kColumns = kD / kSplit;     // of dK and dV a warp accumulates
   static constexpr int kQueryBytes = kTileBytes<kM, kD>, kKeyBytes = kTileBytes<kN, kD>;
   static constexpr int kStatBytes = 2 * kM * 4;
-  // K, V, two stages of (Q, dO), dS^T, two stages of (lse, delta)
+  // K, V, two stages of (Q, dO), of dS^T and of (lse, delta)
   static constexpr int kSmemBytes =
-      2 * kKeyBytes + 4 * kQueryBytes + kTileBytes<kN, kM> + 2 * kStatBytes + 1024;
+      2 * kKeyBytes + 4 * kQueryBytes + 2 * kTileBytes<kN, kM> + 2 * kStatBytes + 1024;
   static constexpr int kDqN = 64, kDqThreads = 128;
   static constexpr int kDqSmemBytes =
       2 * kQueryBytes + 2 * kTileBytes<kDqN, kD> + kStatBytes + 1024;
@@ -123,7 +123,7 @@ struct DkdvCta {
   const BackwardParams& g;
   const Sequence& s;
   int key0;  // first key of the CTA
-  uint32_t k, v, queries, ds, stats;  // shared: tiles, and 2 x (lse, delta)
+  uint32_t k, v, queries, stats;  // shared: tiles, and 2 x (lse, delta)
 
   __device__ uint32_t q_tile(int stage) const { return queries + stage * 2 * Traits::kQueryBytes; }
   __device__ uint32_t do_tile(int stage) const { return q_tile(stage) + Traits::kQueryBytes; }
@@ -205,7 +205,7 @@ struct DkdvCta {
   }
 
   // dq_sum[64 queries] += dS K: warps take 16 queries and half of the columns each.
-  __device__ __forceinline__ void add_dq(int head, int m) const {
+  __device__ __forceinline__ void add_dq(int head, int m, uint32_t ds) const {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int row0 = warp % 4 * 16, column0 = warp / 4 * (kD / 2);
     float d[kD / 4];
@@ -270,8 +270,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
                                base,
                                base + Traits::kKeyBytes,
                                queries,
-                               ds,
-                               ds + kTileBytes<kN, kM>};
+                               ds + 2 * kTileBytes<kN, kM>};
   if (cta.key0 >= s.len_k) return;
   const int group = a.num_heads / a.num_kv_heads, kv_head = blockIdx.y;
   const int warp = threadIdx.x / 32;
@@ -283,19 +282,25 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   float dk[Traits::kColumns / 2], dv[Traits::kColumns / 2];
 #pragma unroll
   for (int j = 0; j < Traits::kColumns / 2; ++j) dk[j] = dv[j] = 0.0f;
+  const auto add_dq = [&](int step) {
+    cta.add_dq(kv_head * group + step / blocks,
+               m_min + step % blocks,
+               ds + step % 2 * kTileBytes<kN, kM>);
+  };
   if (steps > 0) {
     cta.load_keys(kv_head);
     cta.load_queries(0, kv_head * group, m_min);
   }
   for (int step = 0; step < steps; ++step) {
     const int stage = step % 2, m = m_min + step % blocks;
-    const int head = kv_head * group + step / blocks;
     cp_async_wait<0>();
-    __syncthreads();  // this stage has arrived; the other and dS are free
+    __syncthreads();  // this stage has arrived, the other is free, and dS of the step before is complete
     if (step + 1 < steps) {
       cta.load_queries(
           stage ^ 1, kv_head * group + (step + 1) / blocks, m_min + (step + 1) % blocks);
     }
+    // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's phases.
+    if (kAtomicDq && step > 0) add_dq(step - 1);
     float p[kM / 2], d[kM / 2];
     scores<T, kN, kM, kD, kM>(p, cta.k, row0, cta.q_tile(stage));
     scores<T, kN, kM, kD, kM>(d, cta.v, row0, cta.do_tile(stage));
@@ -304,14 +309,14 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
     pack_probabilities<T>(p, packed);
     accumulate<T, kM, kM / 16, Traits::kColumns>(dv, packed, cta.do_tile(stage), column0);
     pack_probabilities<T>(d, packed);
-    if (kAtomicDq && column0 == 0) store_fragment<kN, T>(cta.ds, row0, 0, d);
-    accumulate<T, kM, kM / 16, Traits::kColumns>(dk, packed, cta.q_tile(stage), column0);
-    if constexpr (kAtomicDq) {
-      __syncthreads();
-      cta.add_dq(head, m);
+    if (kAtomicDq && column0 == 0) {
+      store_fragment<kN, T>(ds + stage * kTileBytes<kN, kM>, row0, 0, d);
     }
+    accumulate<T, kM, kM / 16, Traits::kColumns>(dk, packed, cta.q_tile(stage), column0);
   }
   cp_async_wait<0>();
+  __syncthreads();
+  if (kAtomicDq && steps > 0) add_dq(steps - 1);
   __syncthreads();
   cta.store(cta.v, dv, 1.0f, g.dv, s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
   cta.store(cta.k, dk, a.scale, g.dk, s.k_start + kv_head * a.k_stride_head, a.k_stride_token);

@@ -47,6 +47,8 @@ __device__ __forceinline__ void load_tile(
 // The loads below address a lane's 16 bytes as (lane base) ^ (step within the slab): tiles are aligned to 1024 bytes
 // and the swizzle is an xor, so that one register a lane serves all steps.
 __device__ __forceinline__ uint32_t step_address(uint32_t lane_base, int step, int slab_bytes) {
+  // Opaque to the compiler, which would otherwise keep all four variants in registers through the main loop.
+  asm volatile("" : "+r"(lane_base));
   return (lane_base ^ ((step % 4) * 32)) + (step / 4) * slab_bytes;
 }
 

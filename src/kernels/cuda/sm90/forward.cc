@@ -109,6 +109,7 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
   p.lse_stride_head = varlen ? args.total_q : args.max_seqlen_q;
   p.lse_stride_batch = varlen ? 0 : p.lse_stride_head * args.num_heads;
 
+  p.o_stride_batch = args.o_stride_batch;
   const int tokens = kernel.tile_rows >> p.pack_log2;
   if (varlen) {
     // A sequence of length l has ceil(l / tokens) tiles: the sum is at most total/tokens + batch.
@@ -128,7 +129,41 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
   return p;
 }
 
+// Workspace: [tile counter, padded to 256 bytes] and for split kernels [arrivals][partial_lse][partial_o]. The counters
+// are zero between launches.
+struct SplitLayout {
+  int64_t arrivals, partial_lse, partial_o, end;  // byte offsets
+};
+constexpr int kInvariantChunk = 512;  // keys
+
+SplitLayout split_layout(const QuireAttentionArgs& args,
+                         const ForwardParams& params,
+                         const ForwardKernel& kernel) {
+  const int64_t slots = static_cast<int64_t>(args.num_sms) * kernel.ctas_per_sm;
+  // Chunks are at least a quarter of an even share of the work, plus one shorter one a tile.
+  const int64_t items =
+      args.batch_invariant
+          ? static_cast<int64_t>(params.num_tiles) * divide_up(args.max_seqlen_k, kInvariantChunk)
+          : 4 * slots + params.num_tiles;
+  const int64_t rows = std::min<int64_t>(64, packed_rows(args));
+  SplitLayout layout;
+  layout.arrivals = 256;
+  layout.partial_lse = layout.arrivals + align_up(params.num_tiles * 4LL, 256);
+  layout.partial_o = layout.partial_lse + align_up(items * rows * 4, 256);
+  layout.end = layout.partial_o + items * rows * kernel.head_dim * 4;
+  return layout;
+}
+
 }  // namespace
+
+int64_t packed_rows(const QuireAttentionArgs& args) {
+  return static_cast<int64_t>(args.max_seqlen_q) << pack_log2(args);
+}
+
+int64_t forward_workspace_bytes(const QuireAttentionArgs& args, const ForwardKernel& kernel) {
+  if (!kernel.split) return 256;
+  return split_layout(args, make_params(args, kernel), kernel).end;
+}
 
 const ForwardKernel* find_forward(const QuireAttentionArgs& args,
                                   const char* stage,
@@ -204,15 +239,19 @@ int run_forward(const QuireAttentionArgs& args,
                     error);
   }
   if (code != QUIRE_OK) return code;
-  // One CTA an SM takes tiles from a counter; with no more tiles than SMs nobody reads it.
-  const int ctas = std::min(params.num_tiles, args.num_sms);
-  params.next_tile = static_cast<int32_t*>(args.workspace);
-  if (params.num_tiles > ctas) {
-    code = check_cuda(
-        cudaMemsetAsync(args.workspace, 0, 4, static_cast<cudaStream_t>(args.stream)),
-        "clearing the tile counter",
-        error);
-    if (code != QUIRE_OK) return code;
+  char* workspace = static_cast<char*>(args.workspace);
+  params.next_tile = reinterpret_cast<int32_t*>(workspace);
+  int ctas = args.num_sms * kernel.ctas_per_sm;
+  if (kernel.split) {
+    const SplitLayout layout = split_layout(args, params, kernel);
+    params.slots = ctas;
+    params.chunk_tokens = args.batch_invariant ? kInvariantChunk : 0;
+    params.partial_rows = static_cast<int32_t>(std::min<int64_t>(64, packed_rows(args)));
+    params.arrivals = reinterpret_cast<int32_t*>(workspace + layout.arrivals);
+    params.partial_lse = reinterpret_cast<float*>(workspace + layout.partial_lse);
+    params.partial_o = reinterpret_cast<float*>(workspace + layout.partial_o);
+  } else {
+    ctas = std::min(params.num_tiles, ctas);
   }
   void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
   return launch(kernel.entry,

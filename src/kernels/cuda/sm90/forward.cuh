@@ -12,6 +12,7 @@
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/sm90/split.cuh"
 #include "kernels/cuda/sm90/tiles.cuh"
 #include "kernels/cuda/softmax.cuh"
 #include "kernels/cuda/tma.cuh"
@@ -28,24 +29,27 @@ template <typename T_,
           bool kPingPong_,
           bool kOverlap_,
           bool kSoftcap_,
-          int kFlags_ = 0>
+          bool kSplit_,
+          int kCtas_>
 struct ForwardTraits {
   using T = T_;
   static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_;
   static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
-  static constexpr int kFlags = kFlags_;
+  static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
+  static constexpr int kCtas = kCtas_;     // resident on one SM
   static constexpr int kM = 64 * kConsumers;
   static constexpr int kThreads = 128 * (kConsumers + 1);
   static constexpr int kSlabs = kD / 64;
   static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
   static constexpr int kTileBytes = kN * kD * 2;
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
-  static constexpr int kConsumerRegisters = kConsumers == 1 ? 256 : kConsumers == 2 ? 232 : 160;
-  // At d > 128 the rescale of O moves under the QK product of the next block.
-  static constexpr bool kRescaleUnderQk = kD > 128 || (kFlags & 4);
-  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no room.
-  static constexpr int kQStages = kD > 128 || kN > 128 ? 1 : 2;
+  static constexpr int kConsumerRegisters = kConsumers == 1 ? 216 : kConsumers == 2 ? 232 : 160;
+  // 256 threads alone on an SM have all the registers that an instruction can name.
+  static constexpr bool kMovesRegisters = kThreads * kCtas > 256;
+  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no room, and split
+  // kernels have several CTAs to hide the gap.
+  static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
   static constexpr int kSmemBytes =
       kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 1024 + 256;
 };
@@ -55,6 +59,7 @@ struct SharedStorage {
   uint32_t q, k, v;  // shared addresses, 1024-byte aligned
   uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty, *tile_full, *tile_empty;
   int* next_tile;
+  int* last;  // split: whether this CTA combines
 
   __device__ explicit SharedStorage(char* raw) {
     const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
@@ -72,6 +77,7 @@ struct SharedStorage {
     tile_full = v_empty + Traits::kStagesV;
     tile_empty = tile_full + 1;
     next_tile = reinterpret_cast<int*>(tile_empty + 1);
+    last = next_tile + 1;
   }
 
   __device__ void init_barriers() const {
@@ -113,7 +119,6 @@ template <typename Traits>
 __device__ __forceinline__ int draw_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
                                          uint32_t parity) {
-  if (gridDim.x >= p.num_tiles) return p.num_tiles;
   int index = 0;
   if (threadIdx.x % 32 == 0) {
     mbarrier_wait(smem.tile_empty, parity ^ 1);
@@ -127,7 +132,6 @@ template <typename Traits>
 __device__ __forceinline__ int read_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
                                          uint32_t parity) {
-  if (gridDim.x >= p.num_tiles) return p.num_tiles;
   mbarrier_wait(smem.tile_full, parity);
   const int index = *const_cast<volatile int*>(smem.next_tile);
   __syncwarp();
@@ -135,15 +139,32 @@ __device__ __forceinline__ int read_tile(const ForwardParams& p,
   return index;
 }
 
-// Calls function(tile index) for every tile of this CTA.
+// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more. Every CTA that has
+// a first tile draws exactly one index too many, so the draw that returns total - 1 is the last one of all: it
+// clears the counter for the next launch.
 template <typename Traits, typename Function>
 __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
                                               const SharedStorage<Traits>& smem,
                                               bool draws,
                                               Function function) {
   uint32_t parity = 0;
-  for (int index = blockIdx.x; index < p.num_tiles; parity ^= 1) {
-    function(index);
+  int chunk = 0;
+  if constexpr (Traits::kSplit) chunk = plan_chunk<Traits::kM, Traits::kN>(p);
+  for (int index = blockIdx.x;; parity ^= 1) {
+    Tile tile;
+    if constexpr (Traits::kSplit) {
+      tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+    } else {
+      tile = get_tile<Traits::kM>(p, index);
+    }
+    if (!tile.valid) {
+      const int drawn = index - static_cast<int>(gridDim.x);
+      if (draws && drawn >= 0 && drawn == tile.total - 1 && threadIdx.x % 32 == 0) {
+        *p.next_tile = 0;
+      }
+      return;
+    }
+    function(tile);
     index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
   }
 }
@@ -218,11 +239,9 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
   const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
   int stage = 0;
   uint32_t parity = 1;
-  for_each_tile<Traits>(p, smem, is_k, [&](int index) {
-    const Tile tile = get_tile<Traits::kM>(p, index);
-    if (!tile.valid || tile.token0 >= tile.len_q) return;
+  for_each_tile<Traits>(p, smem, is_k, [&](const Tile& tile) {
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
-    const KeyRange range = key_range<Traits::kN>(p, tile, tile.token0, last);
+    const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
     for (int n = range.max - 1; n >= range.min; --n) {
       mbarrier_wait(empty + stage, parity);
       load_keys<Traits>(
@@ -240,9 +259,7 @@ __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
                                                 const ForwardParams& p,
                                                 const SharedStorage<Traits>& smem) {
   RingPosition<Traits::kQStages> ring;
-  for_each_tile<Traits>(p, smem, false, [&](int index) {
-    const Tile tile = get_tile<Traits::kM>(p, index);
-    if (!tile.valid || tile.token0 >= tile.len_q) return;
+  for_each_tile<Traits>(p, smem, false, [&](const Tile& tile) {
     if (threadIdx.x % 32 == 0) {
       for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
         const int buffer = ring.stage * Traits::kConsumers + consumer;
@@ -453,18 +470,17 @@ struct Consumer {
 
     for (--n; n >= range.min; --n) {
       const uint64_t v = v_descriptor();
-      if constexpr (!(Traits::kFlags & 2)) wait_v(tile, n + 1);
       if constexpr (Traits::kOverlap) {
         take_turn();
         wgmma_fence();
         wgmma_qk<T, kN, kD>(s, q, k);
         wgmma_commit();
-        if constexpr (Traits::kFlags & 2) wait_v(tile, n + 1);
-        if constexpr (Traits::kRescaleUnderQk) scale_rows(o, alpha);
+        scale_rows(o, alpha);
+        wait_v(tile, n + 1);
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v, [&] { if constexpr (Traits::kFlags & 1) pass_turn(); });
+        wgmma_pv<T, kN, kD>(o, probabilities, v);
         wgmma_commit();
-        if constexpr (!(Traits::kFlags & 1)) pass_turn();
+        pass_turn();
         wgmma_wait<1>();
         release(smem.k_empty + ring_k.stage);
         ring_k.advance();
@@ -478,11 +494,11 @@ struct Consumer {
         release(smem.v_empty + ring_v.stage);
         ring_v.advance();
         pack_probabilities<T>(s, probabilities);
-        if constexpr (!Traits::kRescaleUnderQk) scale_rows(o, alpha);
       } else {
+        wait_v(tile, n + 1);
         take_turn();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v, [] {});
+        wgmma_pv<T, kN, kD>(o, probabilities, v);
         wgmma_commit();
         wgmma_qk<T, kN, kD>(s, q, k);
         wgmma_commit();
@@ -500,11 +516,11 @@ struct Consumer {
         if (n > range.min) wait_k();
       }
     }
-    if constexpr (Traits::kOverlap && Traits::kRescaleUnderQk) scale_rows(o, alpha);
+    if constexpr (Traits::kOverlap) scale_rows(o, alpha);
     const uint64_t v = v_descriptor();
     wait_v(tile, range.min);
     wgmma_fence();
-    wgmma_pv<T, kN, kD>(o, probabilities, v, [] {});
+    wgmma_pv<T, kN, kD>(o, probabilities, v);
     wgmma_commit();
     wgmma_wait<0>();
     release(smem.v_empty + ring_v.stage);
@@ -517,32 +533,43 @@ struct Consumer {
                                          int token0,
                                          float (&o)[kD / 2],
                                          RowState& state) {
+    const bool partial = Traits::kSplit && tile.num_splits > 1;
     float factor[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
-      const int head =
-          (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
-      const RowResult result =
-          finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, p.sinks, head);
+      const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
+      const RowResult result = finish_row(state.max[r],
+                                          quad_sum(state.sum[r]),
+                                          p.scale_log2,
+                                          partial ? nullptr : p.sinks,
+                                          head);
       factor[r] = result.factor;
-      if (p.lse != nullptr && threadIdx.x % 4 == 0 && token[r] < tile.len_q) {
+      if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q) continue;
+      if (partial) {
+        p.partial_lse[tile.item * p.partial_rows + row] = result.logsumexp;
+      } else if (p.lse != nullptr) {
         const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
         p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
             result.logsumexp;
       }
     }
     scale_rows(o, factor);
+    if constexpr (Traits::kSplit) {
+      if (partial) {
+        store_partial<kD>(p, tile, o);
+        combine_if_last<typename Traits::T, kD>(p, tile, smem.last);
+        return;
+      }
+    }
     store_output<Traits>(map_o, p, o, q_buffer(), tile, token0, consumer);
   }
 
-  __device__ __forceinline__ void run_tile(const CUtensorMap* map_o, int index) {
-    const Tile tile = get_tile<Traits::kM>(p, index);
-    if (!tile.valid || tile.token0 >= tile.len_q) return;
+  __device__ __forceinline__ void run_tile(const CUtensorMap* map_o, const Tile& tile) {
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
-    const KeyRange range = key_range<kN>(p, tile, tile.token0, last);
+    const KeyRange range = key_range<kN, Traits::kSplit>(p, tile, tile.token0, last);
     const int token0 = tile.token0 + consumer * (64 >> p.pack_log2);
-    const KeyRange own = key_range<kN>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
+    const KeyRange own = key_range<kN, Traits::kSplit>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
     int token[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -565,12 +592,12 @@ struct Consumer {
 
   __device__ __forceinline__ void run(const CUtensorMap* map_o) {
     if (consumer == Traits::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
-    for_each_tile<Traits>(p, smem, false, [&](int index) { run_tile(map_o, index); });
+    for_each_tile<Traits>(p, smem, false, [&](const Tile& tile) { run_tile(map_o, tile); });
   }
 };
 
 template <typename Traits>
-__global__ void __launch_bounds__(Traits::kThreads, 1)
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
     forward_kernel(const __grid_constant__ CUtensorMap map_q,
                    const __grid_constant__ CUtensorMap map_k,
                    const __grid_constant__ CUtensorMap map_v,
@@ -589,7 +616,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   }
   __syncthreads();
   if (warpgroup == 0) {
-    registers_lower_to<Traits::kProducerRegisters>();
+    if constexpr (Traits::kMovesRegisters) registers_lower_to<Traits::kProducerRegisters>();
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
     if (warp < 2) {
       produce_keys<Traits>(warp == 0 ? &map_k : &map_v, p, smem, warp == 0);
@@ -597,7 +624,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       produce_queries<Traits>(&map_q, p, smem);
     }
   } else {
-    registers_raise_to<Traits::kConsumerRegisters>();
+    if constexpr (Traits::kMovesRegisters) registers_raise_to<Traits::kConsumerRegisters>();
     Consumer<Traits> consumer{p, smem, warpgroup - 1};
     consumer.run(&map_o);
   }

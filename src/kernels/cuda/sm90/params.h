@@ -28,13 +28,23 @@ struct ForwardParams {
   float softcap_scale;                // scale / softcap
   const float* sinks;
   void* o;  // for the rows of a tile that is not full
-  int64_t o_stride_token, o_stride_head;
+  int64_t o_stride_batch, o_stride_token, o_stride_head;
   float* lse;
   int64_t lse_stride_batch, lse_stride_head;
 
   int32_t m_blocks;    // dense: query tiles of a sequence; varlen: bound on the tiles of all sequences
   int32_t num_tiles;   // m_blocks * head_groups * (dense ? batch : 1)
-  int32_t* next_tile;  // counter, zero at launch: the tiles that no CTA has begun yet start at gridDim.x + *next_tile
+  // Counter, zero at launch and left zero: the tiles that no CTA has begun yet start at gridDim.x + *next_tile.
+  int32_t* next_tile;
+  // Split kernels only. Keys of a sequence are cut into chunks of equal length; chunk results are combined by the CTA
+  // that finishes a tile's last chunk.
+  int32_t slots;          // CTAs: chunks are cut on the device so that these are evenly loaded ...
+  int32_t chunk_tokens;   // ... or, when this is not 0, at its multiples, whatever else is in the batch
+  int32_t partial_rows;   // rows of a tile that can be in use
+  int32_t* arrivals;      // [tiles], zero at launch and left zero
+  float* partial_o;       // [items, partial_rows, tile head dim]
+  float* partial_lse;     // [items, partial_rows]
+
   int32_t section;     // heads (of any sequence) whose K and V share the L2 cache; 0: query tiles run fastest
 };
 
