@@ -1,7 +1,7 @@
-// One-tile kernels for layout_test.cc: one product through the same wrappers, descriptors and tensor layout as the attention
-// kernels use, with shared memory filled by ordinary stores at the addresses that fragment.cuh names.
+// One-tile kernels for layout_test.cc: one product through the same wrappers, descriptors and
+// tensor layout as the attention kernels use, with shared memory filled by ordinary stores at the
+// addresses that fragment.cuh names.
 #include "cuda/layout_kernels.h"
-
 #include "kernels/cuda/wgmma.cuh"
 
 namespace quire::cuda {
@@ -14,7 +14,8 @@ template <int kD>
 __device__ void fill(char* smem, const T* matrix, int rows) {
   for (int i = threadIdx.x; i < rows * kD; i += blockDim.x) {
     const int row = i / kD, column = i % kD;
-    const uint32_t at = column / 64 * rows * 128 + swizzle128(row, column % 64 / 8) + column % 8 * 2;
+    const uint32_t at =
+        column / 64 * rows * 128 + swizzle128(row, column % 64 / 8) + column % 8 * 2;
     *reinterpret_cast<T*>(smem + at) = matrix[i];
   }
 }
@@ -41,9 +42,8 @@ __global__ void qk_kernel(const T* q, const T* k, float* out) {
   __syncthreads();
   float s[kN / 2];
   wgmma_fence();
-  wgmma_qk<T, kN, kD>(s,
-                      k_major_descriptor(smem_address(smem)),
-                      k_major_descriptor(smem_address(k_tile)));
+  wgmma_qk<T, kN, kD>(
+      s, k_major_descriptor(smem_address(smem)), k_major_descriptor(smem_address(k_tile)));
   wgmma_commit();
   wgmma_wait<0>();
   write(out, s);

@@ -1,4 +1,5 @@
-// One-tile products for layout_test.cc; all pointers are device memory. 0 or a cudaError_t; -1: shape not compiled.
+// One-tile products for layout_test.cc; all pointers are device memory. 0 or a cudaError_t; -1:
+// shape not compiled.
 #pragma once
 
 namespace quire::cuda {

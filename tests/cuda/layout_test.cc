@@ -1,6 +1,5 @@
-// Shared-memory descriptors, swizzle and fragment layout of wgmma, one tile at a time against the host.
-#include "cuda/layout_kernels.h"
-
+// Shared-memory descriptors, swizzle and fragment layout of wgmma, one tile at a time against the
+// host.
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "cuda/layout_kernels.h"
 #include "kernels/cuda/fragment.cuh"
 
 namespace {
@@ -52,12 +52,16 @@ class WgmmaLayoutTest : public ::testing::TestWithParam<Case> {
     }
   }
   using Run = int (*)(int, int, const void*, const void*, float*);
-  static std::vector<float> run(
-      Run function, const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, int out_count) {
+  static std::vector<float> run(Run function,
+                                const std::vector<uint16_t>& a,
+                                const std::vector<uint16_t>& b,
+                                int out_count) {
     const DeviceBuffer da(a.size() * 2), db(b.size() * 2), out(out_count * 4);
     cudaMemcpy(da.get(), a.data(), a.size() * 2, cudaMemcpyHostToDevice);
     cudaMemcpy(db.get(), b.data(), b.size() * 2, cudaMemcpyHostToDevice);
-    EXPECT_EQ(function(GetParam().n, GetParam().d, da.get(), db.get(), static_cast<float*>(out.get())), 0);
+    EXPECT_EQ(
+        function(GetParam().n, GetParam().d, da.get(), db.get(), static_cast<float*>(out.get())),
+        0);
     std::vector<float> host(out_count);
     cudaMemcpy(host.data(), out.get(), out_count * 4, cudaMemcpyDeviceToHost);
     return host;
@@ -93,9 +97,10 @@ TEST_P(WgmmaLayoutTest, WeightedSumsAreExact) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiles,
-                         WgmmaLayoutTest,
-                         ::testing::Values(Case{64, 64}, Case{128, 128}, Case{80, 256}, Case{176, 128}));
+INSTANTIATE_TEST_SUITE_P(
+    Tiles,
+    WgmmaLayoutTest,
+    ::testing::Values(Case{64, 64}, Case{128, 128}, Case{80, 256}, Case{176, 128}));
 
 TEST(SwizzleTest, IsAPermutationOfEachGroupOfEightRows) {
   std::vector<bool> seen(64);

@@ -1,4 +1,5 @@
-// The array of attention kernels and the C interface over it. Selection is pure: it reads the arguments alone.
+// The array of attention kernels and the C interface over it. Selection is pure: it reads the
+// arguments alone.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -21,8 +22,8 @@ double forward_flops(const QuireAttentionArgs* args) {
 }
 int64_t no_workspace(const QuireAttentionArgs*) { return 0; }
 
-
-// ---- sm90 ---------------------------------------------------------------------------------------------------------
+// ---- sm90
+// ---------------------------------------------------------------------------------------------------------
 
 int sm90_supports_stage(const QuireAttentionArgs* args, const char* stage, const char** reason) {
   return sm90::find_forward(*args, stage, reason) != nullptr;
@@ -34,8 +35,8 @@ int sm90_run_stage(const QuireAttentionArgs* args, const char* stage, QuireAtten
   return sm90::run_forward(*args, *kernel, error);
 }
 double sm90_cost(const QuireAttentionArgs* args) { return forward_flops(args) / 600e12; }
-// Split keys pay while one tile holds all queries of a sequence: the keys are then read once either way. The choice
-// depends on nothing but the lengths' bound, so that it is the same in every batch.
+// Split keys pay while one tile holds all queries of a sequence: the keys are then read once either
+// way. The choice depends on nothing but the lengths' bound, so that it is the same in every batch.
 double split_cost(const QuireAttentionArgs* args) {
   return sm90::packed_rows(*args) <= 64 ? forward_flops(args) / 10e15 : HUGE_VAL;
 }
@@ -63,7 +64,8 @@ int sm90_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
   return sm90_run_stage(args, kStageName<kStage>, error);
 }
 
-// ---- sm80 ---------------------------------------------------------------------------------------------------------
+// ---- sm80
+// ---------------------------------------------------------------------------------------------------------
 
 int sm80_supports(const QuireAttentionArgs* args, const char** reason) {
   return sm80::find_forward(*args, reason) != nullptr;
@@ -76,14 +78,17 @@ int sm80_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
   return sm80::run_forward(*args, *kernel, error);
 }
 
-// ---- standard and reference ---------------------------------------------------------------------------------------
+// ---- standard and reference
+// ---------------------------------------------------------------------------------------
 
 int standard_supports(const QuireAttentionArgs* args, const char** reason) {
   *reason = standard_unsupported(*args);
   return *reason == nullptr;
 }
 double standard_cost(const QuireAttentionArgs* args) { return forward_flops(args) / 50e12; }
-int64_t standard_workspace(const QuireAttentionArgs* args) { return standard_workspace_bytes(*args); }
+int64_t standard_workspace(const QuireAttentionArgs* args) {
+  return standard_workspace_bytes(*args);
+}
 int standard_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
   return run_standard(*args, error);
 }
@@ -125,7 +130,12 @@ constexpr QuireAttentionKernel kKernels[] = {
      standard_cost,
      standard_workspace,
      standard_run},
-    {"reference", "the formula in double", reference_supports, reference_cost, no_workspace, reference_run},
+    {"reference",
+     "the formula in double",
+     reference_supports,
+     reference_cost,
+     no_workspace,
+     reference_run},
 };
 constexpr int kNumKernels = sizeof(kKernels) / sizeof(kKernels[0]);
 
@@ -139,7 +149,8 @@ int validate(const QuireAttentionArgs* a, QuireAttentionError* error) {
                 sizeof(QuireAttentionArgs));
   }
   if (a->dtype != QUIRE_FLOAT16 && a->dtype != QUIRE_BFLOAT16) {
-    return fail(error, QUIRE_INVALID, "dtype must be 0 (float16) or 1 (bfloat16), got %d", a->dtype);
+    return fail(
+        error, QUIRE_INVALID, "dtype must be 0 (float16) or 1 (bfloat16), got %d", a->dtype);
   }
   if (a->num_kv_heads < 1 || a->num_heads < 1 || a->num_heads % a->num_kv_heads != 0) {
     return fail(error,
@@ -191,15 +202,16 @@ QUIRE_EXPORT const QuireAttentionKernel* quire_attention_select(const QuireAtten
         best = &kernel;
       }
     } else if (used < sizeof(reasons)) {
-      used += std::snprintf(
-          reasons + used, sizeof(reasons) - used, "%s: %s; ", kernel.name, reason);
+      used +=
+          std::snprintf(reasons + used, sizeof(reasons) - used, "%s: %s; ", kernel.name, reason);
     }
   }
   if (best == nullptr) fail(error, QUIRE_UNSUPPORTED, "no attention kernel: %s", reasons);
   return best;
 }
 
-QUIRE_EXPORT int quire_attention_forward(const QuireAttentionArgs* args, QuireAttentionError* error) {
+QUIRE_EXPORT int quire_attention_forward(const QuireAttentionArgs* args,
+                                         QuireAttentionError* error) {
   const QuireAttentionKernel* kernel = quire_attention_select(args, error);
   if (kernel == nullptr) return error != nullptr ? error->code : QUIRE_UNSUPPORTED;
   const int64_t needed = kernel->workspace_bytes(args);

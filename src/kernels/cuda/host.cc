@@ -57,13 +57,15 @@ int encode_tensor_map(CUtensorMap* map,
   // The driver's function through the runtime: the library then needs no link to libcuda.
   void* entry = nullptr;
   cudaDriverEntryPointQueryResult found;
-  const int code = check_cuda(cudaGetDriverEntryPointByVersion(
-                                  "cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found),
-                              "looking up cuTensorMapEncodeTiled",
-                              error);
+  const int code =
+      check_cuda(cudaGetDriverEntryPointByVersion(
+                     "cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found),
+                 "looking up cuTensorMapEncodeTiled",
+                 error);
   if (code != QUIRE_OK) return code;
   if (entry == nullptr) {
-    return fail(error, QUIRE_CUDA_ERROR, "the driver has no cuTensorMapEncodeTiled: CUDA 12 needed");
+    return fail(
+        error, QUIRE_CUDA_ERROR, "the driver has no cuTensorMapEncodeTiled: CUDA 12 needed");
   }
   cuuint64_t sizes[5], strides[4];
   cuuint32_t box[5], unit[5];
@@ -71,22 +73,23 @@ int encode_tensor_map(CUtensorMap* map,
     sizes[i] = spec.sizes[i] == 0 ? 1 : spec.sizes[i];
     box[i] = spec.box[i];
     unit[i] = 1;
-    // The stride of a dimension of one element is never used, but must still be a multiple of 16 bytes.
+    // The stride of a dimension of one element is never used, but must still be a multiple of 16
+    // bytes.
     if (i > 0) strides[i - 1] = sizes[i] == 1 ? 16 : static_cast<cuuint64_t>(spec.strides[i]) * 2;
   }
-  const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
-      map,
-      CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-      spec.rank,
-      const_cast<void*>(spec.base),
-      sizes,
-      strides,
-      box,
-      unit,
-      CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(map,
+                                                                 CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                                                                 spec.rank,
+                                                                 const_cast<void*>(spec.base),
+                                                                 sizes,
+                                                                 strides,
+                                                                 box,
+                                                                 unit,
+                                                                 CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                                                 CU_TENSOR_MAP_SWIZZLE_128B,
+                                                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return fail(error,
                 QUIRE_INVALID,

@@ -27,8 +27,8 @@ int launch(const void* kernel,
 struct TensorMapSpec {
   int rank;
   const void* base;
-  uint64_t sizes[5];     // elements, innermost first
-  int64_t strides[5];    // elements; strides[0] is 1
+  uint64_t sizes[5];   // elements, innermost first
+  int64_t strides[5];  // elements; strides[0] is 1
   uint32_t box[5];
 };
 

@@ -9,7 +9,8 @@ namespace quire::cuda {
 struct Sequence {
   int batch;
   int len_q, len_k;
-  int64_t q_start, k_start;  // element offset of token 0 before head and token strides: batch * stride, or packed
+  int64_t q_start, k_start;  // element offset of token 0 before head and token strides: batch *
+                             // stride, or packed
   int64_t o_start, v_start;
   int64_t lse_start;  // row 0 of head 0 in [batch, heads, max_q] or [heads, total_q]
   int64_t lse_stride_head;
@@ -47,11 +48,8 @@ __device__ __forceinline__ Sequence get_sequence(const QuireAttentionArgs& a, in
 }
 
 // Element offset of key (or value) token j within the sequence's tensor, without the head.
-__device__ __forceinline__ int64_t key_offset(const QuireAttentionArgs& a,
-                                              int batch,
-                                              int j,
-                                              int64_t stride_batch,
-                                              int64_t stride_token) {
+__device__ __forceinline__ int64_t key_offset(
+    const QuireAttentionArgs& a, int batch, int j, int64_t stride_batch, int64_t stride_token) {
   if (a.block_table == nullptr) return j * stride_token;
   const int block = a.block_table[batch * a.block_table_stride + j / a.block_size];
   return block * stride_batch + (j % a.block_size) * stride_token;

@@ -1,5 +1,6 @@
-// Online softmax over a block of scores held in accumulator fragments (fragment.cuh): every thread owns two rows.
-// Everything is in the base-2 domain: p = 2^(s*c - m*c) with c = scale * log2(e), one FFMA and one MUFU an element.
+// Online softmax over a block of scores held in accumulator fragments (fragment.cuh): every thread
+// owns two rows. Everything is in the base-2 domain: p = 2^(s*c - m*c) with c = scale * log2(e),
+// one FFMA and one MUFU an element.
 #pragma once
 
 #include <math_constants.h>
@@ -13,7 +14,8 @@ constexpr float kLn2 = 0.6931471805599453f;
 
 struct RowState {
   float max[2];  // running row maximum of the raw scores; -inf before the first visible column
-  float sum[2];  // this thread's part of the row sum: the quad's four parts are added once, at the end
+  float sum[2];  // this thread's part of the row sum: the quad's four parts are added once, at the
+                 // end
 };
 
 __device__ __forceinline__ float quad_max(float x) {
@@ -25,8 +27,9 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-// s := p, updates the state, and returns in alpha[r] the factor by which row r's earlier sum and output must shrink.
-// kCount = registers of the block (N/2). A row with no visible column so far has max -inf; 0 is subtracted instead.
+// s := p, updates the state, and returns in alpha[r] the factor by which row r's earlier sum and
+// output must shrink. kCount = registers of the block (N/2). A row with no visible column so far
+// has max -inf; 0 is subtracted instead.
 template <int kCount>
 __device__ __forceinline__ void softmax_block(float (&s)[kCount],
                                               RowState& state,
@@ -64,8 +67,9 @@ __device__ __forceinline__ void softmax_block(float (&s)[kCount],
   }
 }
 
-// Columns outside [low[r], high[r]) of row r become -inf. Bounds are relative to the block's first column minus this
-// thread's own column offset, so that the left sides of the comparisons are compile-time constants.
+// Columns outside [low[r], high[r]) of row r become -inf. Bounds are relative to the block's first
+// column minus this thread's own column offset, so that the left sides of the comparisons are
+// compile-time constants.
 template <int kCount>
 __device__ __forceinline__ void mask_block(float (&s)[kCount],
                                            const int (&low)[2],
@@ -78,14 +82,15 @@ __device__ __forceinline__ void mask_block(float (&s)[kCount],
   }
 }
 
-// What row r's output is multiplied by, and its natural-log log-sum-exp. An attention sink is one more column whose
-// value is zero: it only enlarges the sum. A row without any column gives output 0 and log-sum-exp -inf.
+// What row r's output is multiplied by, and its natural-log log-sum-exp. An attention sink is one
+// more column whose value is zero: it only enlarges the sum. A row without any column gives output
+// 0 and log-sum-exp -inf.
 struct RowResult {
   float factor;
   float logsumexp;
 };
-__device__ __forceinline__ RowResult finish_row(
-    float max, float sum, float scale_log2, const float* sinks, int head) {
+__device__ __forceinline__ RowResult
+finish_row(float max, float sum, float scale_log2, const float* sinks, int head) {
   float top = max == -CUDART_INF_F ? -CUDART_INF_F : max * scale_log2;  // base 2
   float factor = 1.0f;
   if (sinks != nullptr) {

@@ -1,5 +1,5 @@
-// Bulk tensor copies (TMA, sm_90): global <-> shared tiles described by a CUtensorMap. Coordinates are elements,
-// innermost first. Elements outside the tensor read as zero and are not written.
+// Bulk tensor copies (TMA, sm_90): global <-> shared tiles described by a CUtensorMap. Coordinates
+// are elements, innermost first. Elements outside the tensor read as zero and are not written.
 #pragma once
 
 #include <cuda.h>
@@ -61,16 +61,11 @@ __device__ __forceinline__ void tma_load_5d(uint32_t smem,
       : "memory");
 }
 
-__device__ __forceinline__ void tma_store_5d(const CUtensorMap* map,
-                                             uint32_t smem,
-                                             int c0,
-                                             int c1,
-                                             int c2,
-                                             int c3,
-                                             int c4) {
+__device__ __forceinline__ void tma_store_5d(
+    const CUtensorMap* map, uint32_t smem, int c0, int c1, int c2, int c3, int c4) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %6}], [%1];" ::"l"(
-          reinterpret_cast<uint64_t>(map)),
+      "cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %6}], [%1];" ::
+          "l"(reinterpret_cast<uint64_t>(map)),
       "r"(smem),
       "r"(c0),
       "r"(c1),
@@ -83,7 +78,8 @@ __device__ __forceinline__ void tma_store_5d(const CUtensorMap* map,
 __device__ __forceinline__ void tma_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
-// Waits until this thread's committed stores have finished reading shared memory (it may then be overwritten).
+// Waits until this thread's committed stores have finished reading shared memory (it may then be
+// overwritten).
 __device__ __forceinline__ void tma_store_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }

@@ -1,4 +1,5 @@
-// Warpgroup matrix products (wgmma, sm_90a), asynchronous: fence, issue, commit, wait<pending groups>.
+// Warpgroup matrix products (wgmma, sm_90a), asynchronous: fence, issue, commit, wait<pending
+// groups>.
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
@@ -19,7 +20,8 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// Descriptors of Q and K tiles (K-major) and of a V tile of kN rows (MN-major: slabs of 64 columns apart).
+// Descriptors of Q and K tiles (K-major) and of a V tile of kN rows (MN-major: slabs of 64 columns
+// apart).
 __device__ __forceinline__ uint64_t k_major_descriptor(uint32_t tile) {
   return wgmma_descriptor(tile, 16, 1024);
 }
@@ -28,7 +30,8 @@ __device__ __forceinline__ uint64_t mn_major_descriptor(uint32_t tile) {
   return wgmma_descriptor(tile, kN * 128, 1024);
 }
 
-// S[64, N] = Q[64, D] K[N, D]^T. q: slabs [D/64][64 rows][64], k: slabs [D/64][N rows][64], both swizzled.
+// S[64, N] = Q[64, D] K[N, D]^T. q: slabs [D/64][64 rows][64], k: slabs [D/64][N rows][64], both
+// swizzled.
 template <typename T, int kN, int kD>
 __device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint64_t q, uint64_t k) {
 #pragma unroll
@@ -42,7 +45,8 @@ __device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint64_t q, uint64_
   }
 }
 
-// O[64, D] += P[64, N] V[N, D], P in registers (A fragments), v: slabs [D/64][N rows][64] swizzled, read MN-major.
+// O[64, D] += P[64, N] V[N, D], P in registers (A fragments), v: slabs [D/64][N rows][64] swizzled,
+// read MN-major.
 template <typename T, int kN, int kD>
 __device__ __forceinline__ void wgmma_pv(float (&o)[kD / 2],
                                          const uint32_t (&p)[kN / 16][4],

@@ -1,10 +1,14 @@
-// FlashAttention-2 backward (arXiv 2307.08691, algorithm 2) with mma.sync. With P = softmax(S), D = rowsum(dO * O):
+// FlashAttention-2 backward (arXiv 2307.08691, algorithm 2) with mma.sync. With P = softmax(S), D =
+// rowsum(dO * O):
 //   dV = P^T dO      dS = P * (dO V^T - D)      dK = scale dS^T Q      dQ = scale dS K
 //
-// dkdv_kernel: a CTA owns kN keys of one KV head and walks over the queries of all heads of the group, 64 at a time.
-//   A warp owns 16 keys and computes S^T and dP^T, so that P^T and dS^T are at once the A operands of dV and dK:
-//   only dS goes through shared memory, for dQ, whose partial sums are added atomically in f32.
-// dq_kernel: a CTA owns 64 queries and walks over the keys, without atomics: together with dkdv_kernel without dQ this
+// dkdv_kernel: a CTA owns kN keys of one KV head and walks over the queries of all heads of the
+// group, 64 at a time.
+//   A warp owns 16 keys and computes S^T and dP^T, so that P^T and dS^T are at once the A operands
+//   of dV and dK: only dS goes through shared memory, for dQ, whose partial sums are added
+//   atomically in f32.
+// dq_kernel: a CTA owns 64 queries and walks over the keys, without atomics: together with
+// dkdv_kernel without dQ this
 //   is the deterministic variant; it computes S and dP a second time (7 products instead of 5).
 #pragma once
 
@@ -20,8 +24,9 @@ struct BackwardTraits {
   using T = T_;
   static constexpr int kD = kD_, kN = kN_, kM = 64;
   static constexpr int kWarps = 8, kThreads = 256;
-  static constexpr int kSplit = kWarps * 16 / kN;  // warps that share 16 keys, each with a part of the columns
-  static constexpr int kColumns = kD / kSplit;     // of dK and dV a warp accumulates
+  static constexpr int kSplit =
+      kWarps * 16 / kN;  // warps that share 16 keys, each with a part of the columns
+  static constexpr int kColumns = kD / kSplit;  // of dK and dV a warp accumulates
   static constexpr int kQueryBytes = kTileBytes<kM, kD>, kKeyBytes = kTileBytes<kN, kD>;
   static constexpr int kStatBytes = 2 * kM * 4;
   // K, V, two stages of (Q, dO), of dS^T and of (lse, delta)
@@ -122,7 +127,7 @@ struct DkdvCta {
   const QuireAttentionArgs& a;
   const BackwardParams& g;
   const Sequence& s;
-  int key0;  // first key of the CTA
+  int key0;                       // first key of the CTA
   uint32_t k, v, queries, stats;  // shared: tiles, and 2 x (lse, delta)
 
   __device__ uint32_t q_tile(int stage) const { return queries + stage * 2 * Traits::kQueryBytes; }
@@ -283,9 +288,8 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
 #pragma unroll
   for (int j = 0; j < Traits::kColumns / 2; ++j) dk[j] = dv[j] = 0.0f;
   const auto add_dq = [&](int step) {
-    cta.add_dq(kv_head * group + step / blocks,
-               m_min + step % blocks,
-               ds + step % 2 * kTileBytes<kN, kM>);
+    cta.add_dq(
+        kv_head * group + step / blocks, m_min + step % blocks, ds + step % 2 * kTileBytes<kN, kM>);
   };
   if (steps > 0) {
     cta.load_keys(kv_head);
@@ -294,12 +298,14 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   for (int step = 0; step < steps; ++step) {
     const int stage = step % 2, m = m_min + step % blocks;
     cp_async_wait<0>();
-    __syncthreads();  // this stage has arrived, the other is free, and dS of the step before is complete
+    __syncthreads();  // this stage has arrived, the other is free, and dS of the step before is
+                      // complete
     if (step + 1 < steps) {
       cta.load_queries(
           stage ^ 1, kv_head * group + (step + 1) / blocks, m_min + (step + 1) % blocks);
     }
-    // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's phases.
+    // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's
+    // phases.
     if (kAtomicDq && step > 0) add_dq(step - 1);
     float p[kM / 2], d[kM / 2];
     scores<T, kN, kM, kD, kM>(p, cta.k, row0, cta.q_tile(stage));

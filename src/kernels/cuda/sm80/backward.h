@@ -5,7 +5,8 @@
 
 namespace quire::cuda::sm80 {
 
-// What the kernels get besides the forward arguments. Rows of delta and dq_sum are numbered like those of lse.
+// What the kernels get besides the forward arguments. Rows of delta and dq_sum are numbered like
+// those of lse.
 struct BackwardParams {
   const void* d_o;
   void *dq, *dk, *dv;

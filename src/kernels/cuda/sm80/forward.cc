@@ -9,7 +9,8 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args, const char** r
   *reason = nullptr;
   if (args.arch < 80) *reason = "needs compute capability 8.0";
   if (args.block_table != nullptr) *reason = "no paged keys";
-  if (args.head_dim % 8 != 0 || args.head_dim > 256) *reason = "head_dim not a multiple of 8 up to 256";
+  if (args.head_dim % 8 != 0 || args.head_dim > 256)
+    *reason = "head_dim not a multiple of 8 up to 256";
   if (args.num_heads > 65535 || args.batch > 65535) *reason = "more than 65535 heads or sequences";
   if (*reason != nullptr) return nullptr;
   const ForwardKernel* best = nullptr;
@@ -32,8 +33,7 @@ int run_forward(const QuireAttentionArgs& args,
   QuireAttentionArgs copy = args;
   void* arguments[] = {&copy};
   const dim3 grid(divide_up(args.max_seqlen_q, kernel.tile_rows), args.num_heads, args.batch);
-  return launch(
-      kernel.entry, grid, kernel.threads, kernel.smem_bytes, arguments, args, error);
+  return launch(kernel.entry, grid, kernel.threads, kernel.smem_bytes, arguments, args, error);
 }
 
 }  // namespace quire::cuda::sm80

@@ -1,9 +1,13 @@
-// FlashAttention-2 forward (arXiv 2307.08691) with mma.sync and cp.async: runs on sm_80 and everything later.
+// FlashAttention-2 forward (arXiv 2307.08691) with mma.sync and cp.async: runs on sm_80 and
+// everything later.
 //
-//   tiles   kM = 16*kFragments*kWarps query rows of one head, kN keys; a warp owns 16*kFragments rows, so that the two
-//           fragments share every K and V fragment read from shared memory (which bounds this class of kernel).
+//   tiles   kM = 16*kFragments*kWarps query rows of one head, kN keys; a warp owns 16*kFragments
+//   rows, so that the two
+//           fragments share every K and V fragment read from shared memory (which bounds this class
+//           of kernel).
 //   copies  V(n) is fetched under S = Q K(n), K(n-1) under the softmax and O += P V(n).
-//   shared  Q (reused for O), one K and one V tile: 64 KB at d128, so two CTAs fit an SM and hide each other.
+//   shared  Q (reused for O), one K and one V tile: 64 KB at d128, so two CTAs fit an SM and hide
+//   each other.
 #pragma once
 
 #include "kernels/cuda/sequence.cuh"
@@ -20,8 +24,7 @@ struct ForwardTraits {
   static constexpr bool kSoftcap = kSoftcap_;
   static constexpr int kM = 16 * kFragments * kWarps;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kSmemBytes =
-      kTileBytes<kM, kD> + 2 * kTileBytes<kN, kD> + 1024;
+  static constexpr int kSmemBytes = kTileBytes<kM, kD> + 2 * kTileBytes<kN, kD> + 1024;
 };
 
 template <typename Traits>
@@ -112,15 +115,16 @@ struct ForwardTile {
   __device__ __forceinline__ void store(float (&o)[kF][kD / 2],
                                         const RowState (&state)[kF],
                                         float scale_log2) const {
-    const Sequence s = get_sequence(a, blockIdx.z);  // again, so that the main loop need not keep it
+    const Sequence s =
+        get_sequence(a, blockIdx.z);  // again, so that the main loop need not keep it
     const int head = blockIdx.y;
 #pragma unroll
     for (int f = 0; f < kF; ++f) {
       float factor[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const RowResult result = finish_row(
-            state[f].max[r], quad_sum(state[f].sum[r]), scale_log2, a.sinks, head);
+        const RowResult result =
+            finish_row(state[f].max[r], quad_sum(state[f].sum[r]), scale_log2, a.sinks, head);
         factor[r] = result.factor;
         const int i = token0 + warp_row() + 16 * f + threadIdx.x % 32 / 4 + 8 * r;
         if (a.lse != nullptr && threadIdx.x % 4 == 0 && i < len_q) {

@@ -1,5 +1,6 @@
-// Tiles in shared memory for mma.sync kernels: rows of kD 16-bit values as slabs [kD/64][rows][64] of 128-byte rows
-// under the 128-byte swizzle, filled by cp.async and read by ldmatrix without bank conflicts.
+// Tiles in shared memory for mma.sync kernels: rows of kD 16-bit values as slabs [kD/64][rows][64]
+// of 128-byte rows under the 128-byte swizzle, filled by cp.async and read by ldmatrix without bank
+// conflicts.
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
@@ -16,8 +17,8 @@ __device__ __forceinline__ uint32_t tile_offset(int row, int chunk) {
   return (chunk / 8) * (kRows * 128) + swizzle128(row, chunk % 8);
 }
 
-// Starts copying rows [0, rows) of a matrix with the given row stride (elements) into a tile of kRows rows; the rest,
-// and the columns from head_dim on, become zero.
+// Starts copying rows [0, rows) of a matrix with the given row stride (elements) into a tile of
+// kRows rows; the rest, and the columns from head_dim on, become zero.
 template <int kRows, int kD, int kThreads, typename T>
 __device__ __forceinline__ void load_tile(
     uint32_t tile, const T* matrix, int64_t stride, int rows, int head_dim) {
@@ -44,10 +45,11 @@ __device__ __forceinline__ void load_tile(
   }
 }
 
-// The loads below address a lane's 16 bytes as (lane base) ^ (step within the slab): tiles are aligned to 1024 bytes
-// and the swizzle is an xor, so that one register a lane serves all steps.
+// The loads below address a lane's 16 bytes as (lane base) ^ (step within the slab): tiles are
+// aligned to 1024 bytes and the swizzle is an xor, so that one register a lane serves all steps.
 __device__ __forceinline__ uint32_t step_address(uint32_t lane_base, int step, int slab_bytes) {
-  // Opaque to the compiler, which would otherwise keep all four variants in registers through the main loop.
+  // Opaque to the compiler, which would otherwise keep all four variants in registers through the
+  // main loop.
   asm volatile("" : "+r"(lane_base));
   return (lane_base ^ ((step % 4) * 32)) + (step / 4) * slab_bytes;
 }
@@ -59,14 +61,16 @@ __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row0
   const uint32_t base = tile + swizzle128(lane % 16, lane / 16);
   ldmatrix_x4(a, step_address(base, step, kRows * 128) + row0 * 128);
 }
-// Operand A from a tile stored transposed: A[i][k] = tile[k][i], rows i in [row0, +16), k in [16*step, +16).
+// Operand A from a tile stored transposed: A[i][k] = tile[k][i], rows i in [row0, +16), k in
+// [16*step, +16).
 template <int kRows>
 __device__ __forceinline__ void load_a_trans(uint32_t (&a)[4], uint32_t tile, int row0, int step) {
   const int lane = threadIdx.x % 32;
   const uint32_t base = tile + swizzle128(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   ldmatrix_x4_trans(a, step_address(base, row0 / 16, kRows * 128) + step * (16 * 128));
 }
-// Operand B for 16 columns n0..n0+15 from tile[n][k] (keys by head dim): b[0..1] columns n0..+7, b[2..3] the rest.
+// Operand B for 16 columns n0..n0+15 from tile[n][k] (keys by head dim): b[0..1] columns n0..+7,
+// b[2..3] the rest.
 template <int kRows>
 __device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n0, int step) {
   const int lane = threadIdx.x % 32;
@@ -81,7 +85,8 @@ __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, in
   ldmatrix_x4_trans(b, step_address(base, n0 / 16, kRows * 128) + step * (16 * 128));
 }
 
-// Writes one 16-row fragment (kCount = columns/2 values a thread) as 16 bits into rows row0.. of a tile.
+// Writes one 16-row fragment (kCount = columns/2 values a thread) as 16 bits into rows row0.. of a
+// tile.
 template <int kRows, typename T, int kCount>
 __device__ __forceinline__ void store_fragment(uint32_t tile,
                                                int row0,
@@ -92,18 +97,23 @@ __device__ __forceinline__ void store_fragment(uint32_t tile,
   for (int j = 0; j < kCount / 4; ++j) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const uint32_t address = tile +
-                               tile_offset<kRows>(row0 + lane / 4 + 8 * r, chunk0 + j) +
-                               (lane % 4) * 4;
+      const uint32_t address =
+          tile + tile_offset<kRows>(row0 + lane / 4 + 8 * r, chunk0 + j) + (lane % 4) * 4;
       store_shared_4(address, pack2<T>(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]));
     }
   }
 }
 
-// Copies kRows rows of a tile to global memory, 16 bytes a thread and step, by `threads` threads numbered `thread`.
+// Copies kRows rows of a tile to global memory, 16 bytes a thread and step, by `threads` threads
+// numbered `thread`.
 template <int kTileRows, int kD, typename T, typename RowPointer>
-__device__ __forceinline__ void copy_rows_out(
-    uint32_t tile, int row0, int rows, int thread, int threads, int head_dim, RowPointer row_pointer) {
+__device__ __forceinline__ void copy_rows_out(uint32_t tile,
+                                              int row0,
+                                              int rows,
+                                              int thread,
+                                              int threads,
+                                              int head_dim,
+                                              RowPointer row_pointer) {
   constexpr int kChunks = kD / 8;
   for (int index = thread; index < rows * kChunks; index += threads) {
     const int row = row0 + index / kChunks, chunk = index % kChunks;

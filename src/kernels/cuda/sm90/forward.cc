@@ -13,8 +13,9 @@ namespace {
 
 constexpr float kLog2e = 1.4426950408889634f;
 
-// How many heads of a KV group become adjacent rows of a tile: the largest power of two that divides the group, at
-// most 64 (a warpgroup's rows). 0 in log2 when there is one query head per KV head.
+// How many heads of a KV group become adjacent rows of a tile: the largest power of two that
+// divides the group, at most 64 (a warpgroup's rows). 0 in log2 when there is one query head per KV
+// head.
 int pack_log2(const QuireAttentionArgs& args) {
   const int group = args.num_heads / args.num_kv_heads;
   int log2 = 0;
@@ -129,8 +130,8 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
   return p;
 }
 
-// Workspace: [tile counter, padded to 256 bytes] and for split kernels [arrivals][partial_lse][partial_o]. The counters
-// are zero between launches.
+// Workspace: [tile counter, padded to 256 bytes] and for split kernels
+// [arrivals][partial_lse][partial_o]. The counters are zero between launches.
 struct SplitLayout {
   int64_t arrivals, partial_lse, partial_o, end;  // byte offsets
 };
@@ -141,10 +142,9 @@ SplitLayout split_layout(const QuireAttentionArgs& args,
                          const ForwardKernel& kernel) {
   const int64_t slots = static_cast<int64_t>(args.num_sms) * kernel.ctas_per_sm;
   // Chunks are at least a quarter of an even share of the work, plus one shorter one a tile.
-  const int64_t items =
-      args.batch_invariant
-          ? static_cast<int64_t>(params.num_tiles) * divide_up(args.max_seqlen_k, kInvariantChunk)
-          : 4 * slots + params.num_tiles;
+  const int64_t items = args.batch_invariant ? static_cast<int64_t>(params.num_tiles) *
+                                                   divide_up(args.max_seqlen_k, kInvariantChunk)
+                                             : 4 * slots + params.num_tiles;
   const int64_t rows = std::min<int64_t>(64, packed_rows(args));
   SplitLayout layout;
   layout.arrivals = 256;
@@ -170,10 +170,11 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args,
                                   const char** reason) {
   *reason = nullptr;
   if (args.arch != 90) *reason = "needs compute capability 9.0";
-  if (args.head_dim % 8 != 0 || args.head_dim > 256) *reason = "head_dim not a multiple of 8 up to 256";
+  if (args.head_dim % 8 != 0 || args.head_dim > 256)
+    *reason = "head_dim not a multiple of 8 up to 256";
   if (args.block_table != nullptr &&
-      (args.block_size < 16 || args.block_size > 256 || !std::has_single_bit(
-                                                            static_cast<unsigned>(args.block_size)))) {
+      (args.block_size < 16 || args.block_size > 256 ||
+       !std::has_single_bit(static_cast<unsigned>(args.block_size)))) {
     *reason = "block_size not 16, 32, 64, 128 or 256";
   }
   if (*reason != nullptr) return nullptr;
@@ -254,13 +255,8 @@ int run_forward(const QuireAttentionArgs& args,
     ctas = std::min(params.num_tiles, ctas);
   }
   void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
-  return launch(kernel.entry,
-                dim3(ctas),
-                kernel.threads,
-                kernel.smem_bytes,
-                arguments,
-                args,
-                error);
+  return launch(
+      kernel.entry, dim3(ctas), kernel.threads, kernel.smem_bytes, arguments, args, error);
 }
 
 }  // namespace quire::cuda::sm90

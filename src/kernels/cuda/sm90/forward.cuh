@@ -1,14 +1,19 @@
-// FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V, 16-bit inputs.
+// FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V,
+// 16-bit inputs.
 //
-//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of stages, warp 2 loads Q; all by TMA.
+//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of stages, warp 2 loads
+//   Q; all by TMA.
 //           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
-//   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key blocks are walked from
+//   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key
+//   blocks are walked from
 //           the last to the first, so that masked blocks come first.
-//   ping-pong       a named barrier per consumer: a warpgroup issues its products only in its turn, so that the
+//   ping-pong       a named barrier per consumer: a warpgroup issues its products only in its turn,
+//   so that the
 //                   softmax of one runs under the products of the other.
 //   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
 //   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
-//   shared  Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values, each tile as slabs [kD/64][rows][64], swizzled.
+//   shared  Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values, each tile
+//   as slabs [kD/64][rows][64], swizzled.
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
@@ -47,8 +52,8 @@ struct ForwardTraits {
   static constexpr int kConsumerRegisters = kConsumers == 1 ? 216 : kConsumers == 2 ? 232 : 160;
   // 256 threads alone on an SM have all the registers that an instruction can name.
   static constexpr bool kMovesRegisters = kThreads * kCtas > 256;
-  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no room, and split
-  // kernels have several CTAs to hide the gap.
+  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no
+  // room, and split kernels have several CTAs to hide the gap.
   static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
   static constexpr int kSmemBytes =
       kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 1024 + 256;
@@ -113,8 +118,9 @@ struct RingPosition {
   }
 };
 
-// Tiles beyond the first of each CTA come from a counter in global memory. The K warp draws the next one when it has
-// issued its last load of a tile: early enough to hide the latency, late enough to keep the load balanced.
+// Tiles beyond the first of each CTA come from a counter in global memory. The K warp draws the
+// next one when it has issued its last load of a tile: early enough to hide the latency, late
+// enough to keep the load balanced.
 template <typename Traits>
 __device__ __forceinline__ int draw_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
@@ -139,9 +145,9 @@ __device__ __forceinline__ int read_tile(const ForwardParams& p,
   return index;
 }
 
-// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more. Every CTA that has
-// a first tile draws exactly one index too many, so the draw that returns total - 1 is the last one of all: it
-// clears the counter for the next launch.
+// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more.
+// Every CTA that has a first tile draws exactly one index too many, so the draw that returns total
+// - 1 is the last one of all: it clears the counter for the next launch.
 template <typename Traits, typename Function>
 __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
                                               const SharedStorage<Traits>& smem,
@@ -197,9 +203,10 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
     }
     return;
   }
-  // Paged: box_rows divides both the block and the tile; lane i looks up the block of box i, one lane issues all
-  // copies (the copy instruction takes uniform registers). Boxes that lie wholly past the end repeat the last visible
-  // key's box, so that no unused block is read and no table entry past the end is used.
+  // Paged: box_rows divides both the block and the tile; lane i looks up the block of box i, one
+  // lane issues all copies (the copy instruction takes uniform registers). Boxes that lie wholly
+  // past the end repeat the last visible key's box, so that no unused block is read and no table
+  // entry past the end is used.
   const int boxes = Traits::kN / p.box_rows;
   const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
   int block = 0;
@@ -335,8 +342,8 @@ __device__ __forceinline__ void scale_rows(float (&o)[kCount], const float (&fac
   for (int j = 0; j < kCount; ++j) o[j] *= factor[(j / 2) % 2];
 }
 
-// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory: one bulk store a slab, or, where
-// rows after the end of a packed sequence belong to the next one, row by row.
+// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory: one bulk store a
+// slab, or, where rows after the end of a packed sequence belong to the next one, row by row.
 template <typename Traits>
 __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
                                              const ForwardParams& p,
@@ -389,7 +396,8 @@ __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
     *reinterpret_cast<uint4*>(target + chunk * 8) = value;
   }
   __syncwarp();
-  named_barrier_sync(kEpilogue + consumer, 128);  // the buffer may be refilled once all have read it
+  named_barrier_sync(kEpilogue + consumer,
+                     128);  // the buffer may be refilled once all have read it
 }
 
 template <typename Traits>
@@ -413,20 +421,18 @@ struct Consumer {
   __device__ void release(uint64_t* barrier) const {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
   }
-  __device__ void wait_k() const {
-    mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity);
-  }
+  __device__ void wait_k() const { mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity); }
   __device__ void wait_v(const Tile& tile, int n) const {
     mbarrier_wait(smem.v_full + ring_v.stage, ring_v.parity);
     if (p.tail_unclean && (n + 1) * kN > tile.len_k) {
-      zero_tail<Traits>(
-          smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
+      zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
     }
   }
   __device__ int q_index() const { return ring_q.stage * Traits::kConsumers + consumer; }
   __device__ uint32_t q_buffer() const { return smem.q + q_index() * Traits::kQBytes; }
-  // Descriptors are made before the waits that precede a turn: the tensor core idles while the holder of the turn
-  // computes. The empty asm keeps the compiler from moving the arithmetic behind them.
+  // Descriptors are made before the waits that precede a turn: the tensor core idles while the
+  // holder of the turn computes. The empty asm keeps the compiler from moving the arithmetic behind
+  // them.
   __device__ uint64_t k_descriptor() const {
     uint64_t d = k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
     asm volatile("" : "+l"(d));
@@ -486,8 +492,9 @@ struct Consumer {
         ring_k.advance();
         finish_scores<Traits>(s, p, tile, own, token, n);
         softmax_block(s, state, p.scale_log2, alpha);
-        // The wait for the next K stands here because its loop ends a basic block: without one, ptxas moves the
-        // wait for PV above the softmax, and nothing is left to overlap (seen in SASS: WARPGROUP.DEPBAR gsb0, 0).
+        // The wait for the next K stands here because its loop ends a basic block: without one,
+        // ptxas moves the wait for PV above the softmax, and nothing is left to overlap (seen in
+        // SASS: WARPGROUP.DEPBAR gsb0, 0).
         k = k_descriptor();
         if (n > range.min) wait_k();
         wgmma_wait<0>();
@@ -539,11 +546,8 @@ struct Consumer {
     for (int r = 0; r < 2; ++r) {
       const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
       const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
-      const RowResult result = finish_row(state.max[r],
-                                          quad_sum(state.sum[r]),
-                                          p.scale_log2,
-                                          partial ? nullptr : p.sinks,
-                                          head);
+      const RowResult result = finish_row(
+          state.max[r], quad_sum(state.sum[r]), p.scale_log2, partial ? nullptr : p.sinks, head);
       factor[r] = result.factor;
       if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q) continue;
       if (partial) {
@@ -569,7 +573,8 @@ struct Consumer {
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<kN, Traits::kSplit>(p, tile, tile.token0, last);
     const int token0 = tile.token0 + consumer * (64 >> p.pack_log2);
-    const KeyRange own = key_range<kN, Traits::kSplit>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
+    const KeyRange own =
+        key_range<kN, Traits::kSplit>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
     int token[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

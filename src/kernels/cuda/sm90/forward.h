@@ -23,7 +23,8 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args,
                                   const char* stage,
                                   const char** reason);
 int64_t forward_workspace_bytes(const QuireAttentionArgs& args, const ForwardKernel& kernel);
-// Query rows (tokens x packed heads) of the longest sequence: what decides between whole and split keys.
+// Query rows (tokens x packed heads) of the longest sequence: what decides between whole and split
+// keys.
 int64_t packed_rows(const QuireAttentionArgs& args);
 int run_forward(const QuireAttentionArgs& args,
                 const ForwardKernel& kernel,

@@ -1,6 +1,6 @@
-// Results of tiles whose keys are cut into chunks (Flash-Decoding): every chunk leaves its normalised f32 output and its
-// log-sum-exp; the CTA that finishes a tile's last chunk adds them up, in the order of the chunks whoever came last, so
-// that two runs agree in every bit.
+// Results of tiles whose keys are cut into chunks (Flash-Decoding): every chunk leaves its
+// normalised f32 output and its log-sum-exp; the CTA that finishes a tile's last chunk adds them
+// up, in the order of the chunks whoever came last, so that two runs agree in every bit.
 #pragma once
 
 #include <math_constants.h>
@@ -24,8 +24,8 @@ __device__ __forceinline__ void store_partial(const ForwardParams& p,
   for (int r = 0; r < 2; ++r) {
     const int row = (threadIdx.x / 32 % 4) * 16 + lane / 4 + 8 * r;
     if (row >= rows) continue;
-    float* out = p.partial_o +
-                 (static_cast<int64_t>(tile.item) * p.partial_rows + row) * kD + 2 * (lane % 4);
+    float* out = p.partial_o + (static_cast<int64_t>(tile.item) * p.partial_rows + row) * kD +
+                 2 * (lane % 4);
 #pragma unroll
     for (int j = 0; j < kD / 8; ++j) {
       *reinterpret_cast<float2*>(out + 8 * j) = make_float2(o[4 * j + 2 * r], o[4 * j + 2 * r + 1]);
@@ -33,7 +33,8 @@ __device__ __forceinline__ void store_partial(const ForwardParams& p,
   }
 }
 
-// One row: weights 2^(lse_i - max) over the chunks (and the sink), then the weighted sum of the chunks' outputs.
+// One row: weights 2^(lse_i - max) over the chunks (and the sink), then the weighted sum of the
+// chunks' outputs.
 template <typename T, int kD>
 __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& tile, int row) {
   const int lane = threadIdx.x % 32;
@@ -43,7 +44,8 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
   const float* lse = p.partial_lse + first * p.partial_rows + row;
   const float sink = p.sinks != nullptr ? p.sinks[head] : -CUDART_INF_F;
   float max = sink;
-  for (int i = lane; i < tile.num_splits; i += 32) max = fmaxf(max, __ldcg(lse + i * p.partial_rows));
+  for (int i = lane; i < tile.num_splits; i += 32)
+    max = fmaxf(max, __ldcg(lse + i * p.partial_rows));
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) {
     max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, step));
@@ -83,7 +85,8 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
   }
 }
 
-// Called by a consumer warpgroup after its partial result is written. `last`: an int in shared memory.
+// Called by a consumer warpgroup after its partial result is written. `last`: an int in shared
+// memory.
 template <typename T, int kD>
 __device__ __forceinline__ void combine_if_last(const ForwardParams& p,
                                                 const Tile& tile,

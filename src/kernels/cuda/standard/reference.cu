@@ -1,13 +1,15 @@
-// Attention in double precision, one CTA a query row: the yardstick of every other kernel. Slow and obvious:
-//   s_j = scale q.k_j (softcap, masks), m = max s, p_j = exp(s_j - m), o = sum p_j v_j / sum p_j, lse = m + ln sum p_j
+// Attention in double precision, one CTA a query row: the yardstick of every other kernel. Slow and
+// obvious:
+//   s_j = scale q.k_j (softcap, masks), m = max s, p_j = exp(s_j - m), o = sum p_j v_j / sum p_j,
+//   lse = m + ln sum p_j
 // Keys are taken kKeys at a time with a running maximum, so that the length is not limited.
-#include "kernels/cuda/host.h"
-#include "kernels/cuda/sequence.cuh"
-#include "kernels/cuda/standard/standard.h"
-
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <math_constants.h>
+
+#include "kernels/cuda/host.h"
+#include "kernels/cuda/sequence.cuh"
+#include "kernels/cuda/standard/standard.h"
 
 namespace quire::cuda {
 namespace {

@@ -1,6 +1,7 @@
-// Standard attention: S and P are whole matrices in global memory, written and read back ("algorithm 0" of
-// arXiv 2205.14135). Three kernels: S = scale Q K^T, P = softmax(S) by rows, O = P V; products in 64x64 tiles of mma.sync.
-// Workspace: S and P, 16 bits each per (batch, head, query, key), rows padded to a multiple of 8.
+// Standard attention: S and P are whole matrices in global memory, written and read back
+// ("algorithm 0" of arXiv 2205.14135). Three kernels: S = scale Q K^T, P = softmax(S) by rows, O =
+// P V; products in 64x64 tiles of mma.sync. Workspace: S and P, 16 bits each per (batch, head,
+// query, key), rows padded to a multiple of 8.
 #include <math_constants.h>
 
 #include "kernels/cuda/host.h"
@@ -35,16 +36,15 @@ struct ProductArgs {
 
 // C[m,n] = alpha A[m,k] op(B); kTransB: B is stored [n][k].
 template <typename T, bool kTransB>
-__global__ void __launch_bounds__(kThreads)
-    product_kernel(const __grid_constant__ ProductArgs p) {
+__global__ void __launch_bounds__(kThreads) product_kernel(const __grid_constant__ ProductArgs p) {
   constexpr int kBytes = sm80::kTileBytes<kTile, kTile>;
   __shared__ __align__(1024) char tiles[2 * kBytes];
   const uint32_t tile_a = smem_address(tiles), tile_b = tile_a + kBytes;
   const int m0 = blockIdx.y * kTile, n0 = blockIdx.x * kTile;
   const int batch = blockIdx.z / p.num_heads, head = blockIdx.z % p.num_heads;
   const T* a = static_cast<const T*>(p.a.base) + batch * p.a.stride_batch + head * p.a.stride_head;
-  const T* b = static_cast<const T*>(p.b.base) + batch * p.b.stride_batch +
-               head / p.group * p.b.stride_head;
+  const T* b =
+      static_cast<const T*>(p.b.base) + batch * p.b.stride_batch + head / p.group * p.b.stride_head;
   T* out = static_cast<T*>(p.c.base) + batch * p.c.stride_batch + head * p.c.stride_head;
   const int warp_row = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
   float c[kTile / 2] = {};
@@ -103,8 +103,8 @@ __device__ float block_reduce(float x, bool maximum) {
 
 // One row of P a CTA. Keys that the query does not see, and the padding, become zero.
 template <typename T>
-__global__ void __launch_bounds__(kSoftmaxThreads)
-    softmax_kernel(const __grid_constant__ QuireAttentionArgs a, const T* scores, T* p, int stride) {
+__global__ void __launch_bounds__(kSoftmaxThreads) softmax_kernel(
+    const __grid_constant__ QuireAttentionArgs a, const T* scores, T* p, int stride) {
   const int i = blockIdx.x, head = blockIdx.y, batch = blockIdx.z;
   const int64_t row = (static_cast<int64_t>(batch) * a.num_heads + head) * a.max_seqlen_q + i;
   scores += row * stride;
@@ -153,8 +153,15 @@ int run_typed(const QuireAttentionArgs& args, QuireAttentionError* error) {
   const unsigned m_tiles = divide_up(args.max_seqlen_q, kTile);
   const unsigned matrices = args.batch * args.num_heads;
 
-  ProductArgs scores = {
-      q, k, s, args.num_heads, group, args.max_seqlen_q, args.max_seqlen_k, args.head_dim, args.scale};
+  ProductArgs scores = {q,
+                        k,
+                        s,
+                        args.num_heads,
+                        group,
+                        args.max_seqlen_q,
+                        args.max_seqlen_k,
+                        args.head_dim,
+                        args.scale};
   void* scores_arguments[] = {&scores};
   int code = launch(reinterpret_cast<const void*>(&product_kernel<T, true>),
                     dim3(divide_up(keys, kTile), m_tiles, matrices),
