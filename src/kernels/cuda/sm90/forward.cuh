@@ -133,45 +133,40 @@ __device__ __forceinline__ int read_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
                                          uint32_t parity) {
   mbarrier_wait(smem.tile_full, parity);
-  const int index = *const_cast<volatile int*>(smem.next_tile);
-  __syncwarp();
+  const int index =
+      __shfl_sync(0xffffffffu, *const_cast<volatile int*>(smem.next_tile), 0);
   if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
   return index;
 }
 
-// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more. Every CTA that begins
-// a tile draws exactly one index too many, so the draw that returns total - 1 is the last one of all: it clears the
-// counter for the next launch.
+// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more. Every CTA that has
+// a first tile draws exactly one index too many, so the draw that returns total - 1 is the last one of all: it
+// clears the counter for the next launch.
 template <typename Traits, typename Function>
 __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
                                               const SharedStorage<Traits>& smem,
                                               bool draws,
                                               Function function) {
   uint32_t parity = 0;
-  int index = blockIdx.x, total = p.num_tiles;
-  if constexpr (Traits::kSplit) {
-    const int chunk = plan_chunk<Traits::kM, Traits::kN>(p);
-    for (;; parity ^= 1) {
-      const Tile tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
-      if (!tile.valid) {
-        total = tile.total;
-        break;
+  int chunk = 0;
+  if constexpr (Traits::kSplit) chunk = plan_chunk<Traits::kM, Traits::kN>(p);
+  for (int index = blockIdx.x;; parity ^= 1) {
+    Tile tile;
+    if constexpr (Traits::kSplit) {
+      tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+    } else {
+      tile = get_tile<Traits::kM>(p, index);
+    }
+    if (!tile.valid) {
+      const int drawn = index - static_cast<int>(gridDim.x);
+      if (draws && drawn >= 0 && drawn == tile.total - 1 && threadIdx.x % 32 == 0) {
+        *p.next_tile = 0;
       }
-      function(tile);
-      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
+      return;
     }
-  } else {
-    // The end is tested on the index alone: a test on the tile makes ptxas take the loop for divergent and move all
-    // descriptors from uniform to vector registers (seen in SASS: R2UR before every HGMMA; measured: 10 %).
-    for (; index < p.num_tiles; parity ^= 1) {
-      const Tile tile = get_tile<Traits::kM>(p, index);
-      if (tile.valid && tile.token0 < tile.len_q) function(tile);
-      if (gridDim.x >= p.num_tiles) return;
-      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
-    }
+    function(tile);
+    index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
   }
-  const int drawn = index - static_cast<int>(gridDim.x);
-  if (draws && drawn >= 0 && drawn == total - 1 && threadIdx.x % 32 == 0) *p.next_tile = 0;
 }
 
 enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
@@ -480,8 +475,6 @@ struct Consumer {
         wgmma_fence();
         wgmma_qk<T, kN, kD>(s, q, k);
         wgmma_commit();
-        // Between the two products on purpose: the wait ends a basic block, so that ptxas can move neither the rescale
-        // nor the second product's preparation in front of the first product (measured: 8 % at d128).
         wait_v(tile, n + 1);
         scale_rows(o, alpha);
         wgmma_fence();
