@@ -196,11 +196,9 @@ QUIRE_EXPORT const QuireAttentionKernel* quire_attention_select(const QuireAtten
   size_t used = 0;
   for (const QuireAttentionKernel& kernel : kKernels) {
     const char* reason = "";
+    if (!std::isfinite(kernel.cost(args))) continue;
     if (kernel.supports(args, &reason)) {
-      if (std::isfinite(kernel.cost(args)) &&
-          (best == nullptr || kernel.cost(args) < best->cost(args))) {
-        best = &kernel;
-      }
+      if (best == nullptr || kernel.cost(args) < best->cost(args)) best = &kernel;
     } else if (used < sizeof(reasons)) {
       used +=
           std::snprintf(reasons + used, sizeof(reasons) - used, "%s: %s; ", kernel.name, reason);

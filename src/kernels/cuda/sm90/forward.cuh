@@ -139,8 +139,8 @@ __device__ __forceinline__ int read_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
                                          uint32_t parity) {
   mbarrier_wait(smem.tile_full, parity);
-  const int index = *const_cast<volatile int*>(smem.next_tile);
-  __syncwarp();
+  const int index =
+      __shfl_sync(0xffffffffu, *const_cast<volatile int*>(smem.next_tile), 0);
   if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
   return index;
 }
@@ -481,8 +481,8 @@ struct Consumer {
         wgmma_fence();
         wgmma_qk<T, kN, kD>(s, q, k);
         wgmma_commit();
-        scale_rows(o, alpha);
         wait_v(tile, n + 1);
+        scale_rows(o, alpha);
         wgmma_fence();
         wgmma_pv<T, kN, kD>(o, probabilities, v);
         wgmma_commit();

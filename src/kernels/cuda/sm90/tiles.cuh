@@ -1,27 +1,28 @@
 // Which query tile a CTA works on, and which keys that tile sees.
 #pragma once
 
+#include <math_constants.h>
+
 #include "kernels/cuda/sm90/params.h"
 
 namespace quire::cuda::sm90 {
 
 struct Tile {
   int batch, head_group, kv_head;
-  int token0;        // first query token of the tile within its sequence
-  int len_q, len_k;  // lengths of the sequence
-  int q_t,
-      q_z;  // tensor map coordinates of query token 0: token and batch; varlen: packed token and 0
-  int k_t, k_z;  // ... of key 0 (not paged)
+  int token0;            // first query token of the tile within its sequence
+  int len_q, len_k;      // lengths of the sequence
+  int q_t, q_z;          // tensor map coordinates of query token 0: token and batch; varlen: packed token and 0
+  int k_t, k_z;          // ... of key 0 (not paged)
   bool valid;
-  int total;  // number of tiles there are, known when !valid
+  int total;             // number of tiles there are, known when !valid
   // Split kernels: this item is chunk `split` of num_splits, key blocks from first_block on.
   int split, num_splits, first_block, end_block;
-  int number;  // of the tile, over all sequences
-  int item;    // the item's index: where its partial result goes
+  int number;            // of the tile, over all sequences
+  int item;              // the item's index: where its partial result goes
 };
 
-// Finds the sequence that holds tile m of a varlen batch: sequences own ceil(len / tokens) tiles
-// each. All lanes of the warp take part. Returns false past the last tile.
+// Finds the sequence that holds tile m of a varlen batch: sequences own ceil(len / tokens) tiles each. All lanes of
+// the warp take part. Returns false past the last tile.
 __device__ __forceinline__ bool find_varlen_tile(
     const int* cu_q, int batch, int tokens_per_tile, int m, int* sequence, int* block, int* total) {
   const int lane = threadIdx.x % 32;
@@ -99,8 +100,7 @@ __device__ __forceinline__ Tile get_tile(const ForwardParams& p, int index) {
   return tile;
 }
 
-// ---- split keys
-// ---------------------------------------------------------------------------------------------------
+// ---- split keys ---------------------------------------------------------------------------------------------------
 
 // Lengths of sequence b, and the key blocks that its queries can see.
 struct SplitSequence {
@@ -118,23 +118,52 @@ __device__ __forceinline__ SplitSequence split_sequence(const ForwardParams& p, 
   return s;
 }
 
-// Blocks of kN keys per chunk: by the lengths of the whole batch, or fixed. All lanes of the warp
-// take part.
+// Blocks of kN keys per chunk: by the lengths of the whole batch, or fixed. All lanes of the warp take part.
+//
+// Candidates cut the longest sequence into s equal chunks. The time of a candidate, in blocks, is the smaller of two
+// bounds: waves of full chunks, and an even share of all work plus one chunk. An item costs `overhead` blocks more
+// than its keys: filling the pipeline, and the partial result, which grows with the rows in use.
 template <int kM, int kN>
 __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   if (p.chunk_tokens != 0) return p.chunk_tokens / kN;
-  const int tokens_per_tile = kM >> p.pack_log2;
-  int work = 0;
-  for (int b = threadIdx.x % 32; b < p.batch; b += 32) {
+  const int lane = threadIdx.x % 32, tokens_per_tile = kM >> p.pack_log2;
+  const auto tiles_of = [&](const SplitSequence& s) {
+    return (s.len_q + tokens_per_tile - 1) / tokens_per_tile * p.head_groups;
+  };
+  int work = 0, longest = 1, tiles = 0;
+  for (int b = lane; b < p.batch; b += 32) {
     const SplitSequence s = split_sequence<kN>(p, b);
-    work += (s.len_q + tokens_per_tile - 1) / tokens_per_tile * s.blocks;
+    tiles += tiles_of(s);
+    work += tiles_of(s) * s.blocks;
+    longest = max(longest, s.blocks);
   }
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) work += __shfl_xor_sync(0xffffffffu, work, step);
-  // Little work: one wave of equal chunks. Much: four, so that the last wave weighs little.
-  const int64_t total = static_cast<int64_t>(work) * p.head_groups, slots = p.slots;
-  if (total <= 8 * slots) return max(2, static_cast<int>((total + slots - 1) / slots));
-  return max(8, static_cast<int>((total + 4 * slots - 1) / (4 * slots)));
+  work = __reduce_add_sync(0xffffffffu, work);
+  tiles = __reduce_add_sync(0xffffffffu, tiles);
+  longest = __reduce_max_sync(0xffffffffu, longest);
+  // Little work is cut into one wave of chunks at once: the search below would take longer than it saves.
+  if (work <= 8 * p.slots) return max(2, (work + p.slots - 1) / p.slots);
+  const float share = static_cast<float>(work) / p.slots, overhead = 2.0f + p.partial_rows / 16;
+  int best = longest;
+  float best_time = CUDART_INF_F;
+  for (int step = 0; step < 16; ++step) {
+    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 1 2 3 4 6 8 12 16 24 ...
+    const int chunk = (longest + cuts - 1) / cuts;
+    int items = 0;
+    for (int b = lane; b < p.batch; b += 32) {
+      const SplitSequence s = split_sequence<kN>(p, b);
+      items += tiles_of(s) * max(1, (s.blocks + chunk - 1) / chunk);
+    }
+    items = __reduce_add_sync(0xffffffffu, items);
+    if (items > 4 * p.slots + tiles) break;  // the workspace holds no more
+    const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
+    const float time = fminf(waves, share + overhead * items / p.slots + chunk);
+    if (time < best_time) {
+      best_time = time;
+      best = chunk;
+    }
+    if (chunk == 1 || time <= 1.04f * share) break;
+  }
+  return best;
 }
 
 // Item `index` of the list (sequence, tile of queries and heads, chunk).
@@ -197,14 +226,16 @@ __device__ __forceinline__ Tile get_item(const ForwardParams& p, int index, int 
   return tile;
 }
 
-// Key blocks [min, max) of kN keys seen by query tokens [first, last], and the keys that all of
-// them see: a block inside [all_low, all_high) needs no mask.
+// Key blocks [min, max) of kN keys seen by query tokens [first, last], and the keys that all of them see:
+// a block inside [all_low, all_high) needs no mask.
 struct KeyRange {
   int min, max, all_low, all_high;
 };
 template <int kN, bool kSplit>
-__device__ __forceinline__ KeyRange
-key_range(const ForwardParams& p, const Tile& tile, int first, int last) {
+__device__ __forceinline__ KeyRange key_range(const ForwardParams& p,
+                                              const Tile& tile,
+                                              int first,
+                                              int last) {
   const int shift = tile.len_k - tile.len_q;
   KeyRange range;
   int high = tile.len_k;
