@@ -9,20 +9,21 @@ namespace quire::cuda::sm90 {
 
 struct Tile {
   int batch, head_group, kv_head;
-  int token0;            // first query token of the tile within its sequence
-  int len_q, len_k;      // lengths of the sequence
-  int q_t, q_z;          // tensor map coordinates of query token 0: token and batch; varlen: packed token and 0
-  int k_t, k_z;          // ... of key 0 (not paged)
+  int token0;        // first query token of the tile within its sequence
+  int len_q, len_k;  // lengths of the sequence
+  int q_t,
+      q_z;  // tensor map coordinates of query token 0: token and batch; varlen: packed token and 0
+  int k_t, k_z;  // ... of key 0 (not paged)
   bool valid;
-  int total;             // number of tiles there are, known when !valid
+  int total;  // number of tiles there are, known when !valid
   // Split kernels: this item is chunk `split` of num_splits, key blocks from first_block on.
   int split, num_splits, first_block, end_block;
-  int number;            // of the tile, over all sequences
-  int item;              // the item's index: where its partial result goes
+  int number;  // of the tile, over all sequences
+  int item;    // the item's index: where its partial result goes
 };
 
-// Finds the sequence that holds tile m of a varlen batch: sequences own ceil(len / tokens) tiles each. All lanes of
-// the warp take part. Returns false past the last tile.
+// Finds the sequence that holds tile m of a varlen batch: sequences own ceil(len / tokens) tiles
+// each. All lanes of the warp take part. Returns false past the last tile.
 __device__ __forceinline__ bool find_varlen_tile(
     const int* cu_q, int batch, int tokens_per_tile, int m, int* sequence, int* block, int* total) {
   const int lane = threadIdx.x % 32;
@@ -100,7 +101,8 @@ __device__ __forceinline__ Tile get_tile(const ForwardParams& p, int index) {
   return tile;
 }
 
-// ---- split keys ---------------------------------------------------------------------------------------------------
+// ---- split keys
+// ---------------------------------------------------------------------------------------------------
 
 // Lengths of sequence b, and the key blocks that its queries can see.
 struct SplitSequence {
@@ -118,11 +120,13 @@ __device__ __forceinline__ SplitSequence split_sequence(const ForwardParams& p, 
   return s;
 }
 
-// Blocks of kN keys per chunk: by the lengths of the whole batch, or fixed. All lanes of the warp take part.
+// Blocks of kN keys per chunk: by the lengths of the whole batch, or fixed. All lanes of the warp
+// take part.
 //
-// Candidates cut the longest sequence into s equal chunks. The time of a candidate, in blocks, is the smaller of two
-// bounds: waves of full chunks, and an even share of all work plus one chunk. An item costs `overhead` blocks more
-// than its keys: filling the pipeline, and the partial result, which grows with the rows in use.
+// Candidates cut the longest sequence into s equal chunks. The time of a candidate, in blocks, is
+// the smaller of two bounds: waves of full chunks, and an even share of all work plus one chunk. An
+// item costs `overhead` blocks more than its keys: filling the pipeline, and the partial result,
+// which grows with the rows in use.
 template <int kM, int kN>
 __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   if (p.chunk_tokens != 0) return p.chunk_tokens / kN;
@@ -140,7 +144,8 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   work = __reduce_add_sync(0xffffffffu, work);
   tiles = __reduce_add_sync(0xffffffffu, tiles);
   longest = __reduce_max_sync(0xffffffffu, longest);
-  // Little work is cut into one wave of chunks at once: the search below would take longer than it saves.
+  // Little work is cut into one wave of chunks at once: the search below would take longer than it
+  // saves.
   if (work <= 8 * p.slots) return max(2, (work + p.slots - 1) / p.slots);
   const float share = static_cast<float>(work) / p.slots, overhead = 2.0f + p.partial_rows / 16;
   int best = longest;
@@ -226,16 +231,14 @@ __device__ __forceinline__ Tile get_item(const ForwardParams& p, int index, int 
   return tile;
 }
 
-// Key blocks [min, max) of kN keys seen by query tokens [first, last], and the keys that all of them see:
-// a block inside [all_low, all_high) needs no mask.
+// Key blocks [min, max) of kN keys seen by query tokens [first, last], and the keys that all of
+// them see: a block inside [all_low, all_high) needs no mask.
 struct KeyRange {
   int min, max, all_low, all_high;
 };
 template <int kN, bool kSplit>
-__device__ __forceinline__ KeyRange key_range(const ForwardParams& p,
-                                              const Tile& tile,
-                                              int first,
-                                              int last) {
+__device__ __forceinline__ KeyRange
+key_range(const ForwardParams& p, const Tile& tile, int first, int last) {
   const int shift = tile.len_k - tile.len_q;
   KeyRange range;
   int high = tile.len_k;
