@@ -46,6 +46,7 @@ struct ExecContext {
 
 // How activations enter a matrix product. kInt16: one scale per row, x = scale * q, |q| <= 32512,
 // which keeps the f32 model's answers; kInt8: one scale per row and group of 32, |q| <= 127.
+// Weights of type f32, f16 and bf16 are multiplied by kF32 activations only.
 enum class ActivationType : uint8_t { kF32, kInt16, kInt8 };
 
 // A weight matrix W [n, k] (y = x W^T) in panels of 32 rows of W, that is 32 output columns

@@ -1,0 +1,85 @@
+// A view of prepared activation rows (gemm_common.h). Included inside an anonymous namespace.
+
+struct Rows {
+  unsigned char* data;
+  ActivationType type;
+  int64_t count, cols;
+  RowLayout layout;
+
+  unsigned char* codes(int64_t r) const { return data + r * layout.stride; }
+  float* floats(int64_t r) const { return reinterpret_cast<float*>(codes(r)); }
+  float* scale(int64_t r) const { return reinterpret_cast<float*>(codes(r) + layout.scale); }
+  float* fsum(int64_t r) const { return reinterpret_cast<float*>(codes(r) + layout.fsum); }
+  int32_t* sum(int64_t r) const { return reinterpret_cast<int32_t*>(codes(r) + layout.sum); }
+  int32_t* half_sum(int64_t r) const {
+    return reinterpret_cast<int32_t*>(codes(r) + layout.half_sum);
+  }
+};
+
+Rows make_rows(const Activations& x) {
+  return {x.data, x.type, x.rows, x.cols, row_layout(x.type, x.cols)};
+}
+
+// Calls f.template operator()<Record>() for a quantised type.
+#define QUIRE_FOR_RECORD(type, CALL) \
+  switch (type) {                    \
+    case DType::kQ4_0:               \
+      CALL(formats::Q4_0);           \
+      break;                         \
+    case DType::kQ4_1:               \
+      CALL(formats::Q4_1);           \
+      break;                         \
+    case DType::kQ5_0:               \
+      CALL(formats::Q5_0);           \
+      break;                         \
+    case DType::kQ5_1:               \
+      CALL(formats::Q5_1);           \
+      break;                         \
+    case DType::kQ8_0:               \
+      CALL(formats::Q8_0);           \
+      break;                         \
+    case DType::kQ4_K:               \
+      CALL(formats::Q4_K);           \
+      break;                         \
+    case DType::kQ5_K:               \
+      CALL(formats::Q5_K);           \
+      break;                         \
+    case DType::kQ6_K:               \
+      CALL(formats::Q6_K);           \
+      break;                         \
+    default:                         \
+      __builtin_trap();              \
+  }
+
+bool is_float(DType type) { return type <= DType::kBF16; }
+
+int64_t panel_bytes(DType type, int64_t k) {
+  if (type == DType::kF32) return k * 128;
+  if (is_float(type)) return (k + 1) / 2 * 128;
+  int64_t bytes = 0;
+#define QUIRE_PANEL_BYTES(R) bytes = k / (32 * R::kPerHeader) * R::kStride
+  QUIRE_FOR_RECORD(type, QUIRE_PANEL_BYTES)
+#undef QUIRE_PANEL_BYTES
+  return bytes;
+}
+
+// Record g of a panel, and the header of its superblock (the record itself if there is none).
+template <class R>
+struct RecordAt {
+  const unsigned char* header;
+  const unsigned char* record;
+};
+
+template <class R>
+RecordAt<R> record_at(const unsigned char* panel, int64_t g) {
+  if constexpr (!R::kSuper) {
+    return {panel + g * R::kStride, panel + g * R::kStride};
+  } else {
+    const unsigned char* header = panel + g / R::kPerHeader * R::kStride;
+    return {header, header + R::kHeader + g % R::kPerHeader * R::kBytes};
+  }
+}
+
+// K blocks: groups of 32 unpacked at a time.
+constexpr int kBlockGroups = 8;
+constexpr int kBlockK = kBlockGroups * 32;
