@@ -139,8 +139,7 @@ __device__ __forceinline__ int read_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
                                          uint32_t parity) {
   mbarrier_wait(smem.tile_full, parity);
-  const int index =
-      __shfl_sync(0xffffffffu, *const_cast<volatile int*>(smem.next_tile), 0);
+  const int index = __shfl_sync(0xffffffffu, *const_cast<volatile int*>(smem.next_tile), 0);
   if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
   return index;
 }
