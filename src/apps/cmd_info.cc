@@ -24,7 +24,10 @@ int64_t kv_bytes_per_token(const ModelConfig& config, DType type) {
 
 Json describe_tokenizer(const TokenizerSource& source) {
   if (const auto* gguf = std::get_if<GgufTokenizerSpec>(&source)) {
-    return {{"source", "GGUF metadata"}, {"model", gguf->model}, {"pre", gguf->pre}, {"tokens", gguf->tokens.size()}};
+    return {{"source", "GGUF metadata"},
+            {"model", gguf->model},
+            {"pre", gguf->pre},
+            {"tokens", gguf->tokens.size()}};
   }
   return {{"source", "tokenizer.json"}, {"bytes", std::get<std::string>(source).size()}};
 }
@@ -74,25 +77,27 @@ void print(const ModelInfo& info, const Json& facts) {
   line("architecture", c.architecture + ", " + std::to_string(c.num_layers) + " layers");
   line("parameters", human_count(info.num_parameters) + ", " + human_bytes(info.checkpoint_bytes));
   line("shapes",
-       "hidden " + std::to_string(c.hidden_size) + ", intermediate " + std::to_string(c.intermediate_size) +
-           ", heads " + std::to_string(c.num_heads) + " (" + std::to_string(c.num_kv_heads) + " KV) of " +
-           std::to_string(c.head_dim) + ", vocabulary " + std::to_string(c.vocab_size) +
-           (c.tie_embeddings ? " (tied)" : ""));
+       "hidden " + std::to_string(c.hidden_size) + ", intermediate " +
+           std::to_string(c.intermediate_size) + ", heads " + std::to_string(c.num_heads) + " (" +
+           std::to_string(c.num_kv_heads) + " KV) of " + std::to_string(c.head_dim) +
+           ", vocabulary " + std::to_string(c.vocab_size) + (c.tie_embeddings ? " (tied)" : ""));
   line("context",
        std::to_string(c.max_position) + " tokens" +
            (c.sliding_window > 0 ? ", window " + std::to_string(c.sliding_window) : ""));
   std::string kv;
   for (const DType type : kKvTypes) {
-    kv += (kv.empty() ? "" : ", ") + human_bytes(kv_bytes_per_token(c, type)) + " in " + dtype_info(type).name;
+    kv += (kv.empty() ? "" : ", ") + human_bytes(kv_bytes_per_token(c, type)) + " in " +
+          dtype_info(type).name;
   }
   line("KV per token", kv);
   const Json& tokenizer = facts["tokenizer"];
   line("tokenizer",
        tokenizer["source"].get<std::string>() +
-           (tokenizer.contains("pre")
-                ? ", " + tokenizer["model"].get<std::string>() + " (" + tokenizer["pre"].get<std::string>() + ")"
-                : ""));
-  line("chat template", info.chat_template ? std::to_string(info.chat_template->size()) + " bytes" : "none");
+           (tokenizer.contains("pre") ? ", " + tokenizer["model"].get<std::string>() + " (" +
+                                            tokenizer["pre"].get<std::string>() + ")"
+                                      : ""));
+  line("chat template",
+       info.chat_template ? std::to_string(info.chat_template->size()) + " bytes" : "none");
   std::printf("\n%-12s %-6s %8s %12s %12s\n", "tensors", "type", "count", "elements", "size");
   for (const TensorGroup& group : info.tensors) {
     std::printf("%-12s %-6s %8lld %12s %12s\n",

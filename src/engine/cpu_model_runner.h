@@ -27,6 +27,7 @@ class CpuModelRunner : public ModelRunner {
   Status collect(StepResult* result) override;
 
   const KvPoolPlan& kv_pool() const { return kv_plan_; }
+  const Model& model() const { return *model_; }
   const OpTable& ops() const { return *ops_; }
   int num_threads() const { return threads_->num_threads(); }
   int64_t workspace_bytes() const { return workspace_.capacity(); }

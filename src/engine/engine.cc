@@ -76,8 +76,8 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const RunnerInfo& i
 Status check_against_runner(const EngineConfig& config, const RunnerInfo& info) {
   if (config.max_model_len > info.max_model_len) {
     return invalid_argument("--max-model-len is " + std::to_string(config.max_model_len) +
-                            ", but the model's context is " + std::to_string(info.max_model_len) +
-                            " tokens: lower it");
+                            ", but the model runner takes at most " +
+                            std::to_string(info.max_model_len) + " tokens: lower it");
   }
   if (info.max_logit_rows <= config.max_num_seqs) {
     return internal_error("the model runner has " + std::to_string(info.max_logit_rows) +

@@ -91,6 +91,11 @@ Status too_small(const EngineConfig& config, const KvPoolPlan& plan, int64_t nee
 
 Result<KvPoolPlan> plan_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs) {
   constexpr int64_t kMostBlocks = 1 << 28;  // block ids and token counts are 32-bit
+  if (config.max_model_len > inputs.model_max_len) {
+    return invalid_argument("--max-model-len is " + std::to_string(config.max_model_len) +
+                            ", but the model's context is " + std::to_string(inputs.model_max_len) +
+                            " tokens: lower it");
+  }
   KvPoolPlan plan;
   plan.block_bytes = inputs.block_bytes_per_layer * inputs.num_layers;
   plan.bytes_per_token = (plan.block_bytes + config.block_size - 1) / config.block_size;

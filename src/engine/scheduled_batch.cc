@@ -10,6 +10,13 @@ void ScheduledBatch::clear() {
   logit_rows.clear();
 }
 
+void ScheduledBatch::reserve(int num_sequences, int num_tokens, int num_rows, int num_blocks) {
+  sequences.reserve(num_sequences);
+  tokens.reserve(num_tokens);
+  logit_rows.reserve(num_rows);
+  block_ids.reserve(num_blocks);
+}
+
 void StepResult::clear(int num_sequences) {
   token_start.assign(num_sequences + 1, 0);
   tokens.clear();

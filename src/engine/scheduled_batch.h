@@ -52,6 +52,8 @@ struct ScheduledBatch {
     return std::span(block_ids).subspan(s.first_block, s.num_blocks);
   }
   void clear();
+  // Room for the largest step (unless sequences share many blocks): nothing once it is there.
+  void reserve(int num_sequences, int num_tokens, int num_rows, int num_blocks);
 };
 
 // Where the KV of `position` lies in a sequence with these blocks: block * block_size + offset.

@@ -92,6 +92,10 @@ void Scheduler::cancel(SequenceId id) {
 void Scheduler::schedule(ScheduledBatch* batch) {
   forget_ended();
   batch->clear();
+  batch->reserve(config_.max_num_seqs,
+                 config_.max_num_batched_tokens,
+                 config_.max_logit_rows,
+                 pool_.num_blocks());
   Budget budget{config_.max_num_batched_tokens, config_.max_logit_rows - config_.max_num_seqs, 0};
   schedule_running(batch, &budget);
   if (!budget.preempted) admit_waiting(batch, &budget);

@@ -38,8 +38,11 @@ Result<Json> parse_json_document(std::string_view text) {
   try {
     return Json::parse(text);
   } catch (const Json::parse_error& error) {
+    // nlohmann's text names its own place and exception first: "[...] parse error at ...: what".
+    const std::string what = error.what();
+    const size_t colon = what.find(": ");
     return invalid_argument("invalid JSON at byte " + std::to_string(error.byte) + ": " +
-                            error.what());
+                            (colon == std::string::npos ? what : what.substr(colon + 2)));
   } catch (const Json::exception& error) {
     return invalid_argument(std::string("invalid JSON: ") + error.what());
   }

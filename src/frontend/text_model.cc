@@ -8,8 +8,7 @@ namespace quire {
 namespace {
 
 Result<Tokenizer> make_tokenizer(const TokenizerSource& source) {
-  if (const auto* json = std::get_if<std::string>(&source))
-    return Tokenizer::from_json(*json);
+  if (const auto* json = std::get_if<std::string>(&source)) return Tokenizer::from_json(*json);
   return Tokenizer::from_gguf(std::get<GgufTokenizerSpec>(source));
 }
 

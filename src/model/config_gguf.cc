@@ -226,7 +226,7 @@ Result<GgufTokenizerSpec> tokenizer_from_gguf(const GgufMetadata& metadata, int 
                        " entries for " + std::to_string(spec.tokens.size()) + " tokens");
     }
   }
-  auto special = [&](const char* kind) -> std::optional<TokenId> {
+  auto special = [&](const char* kind) -> std::optional<int32_t> {
     auto id = token_id(metadata, std::string("tokenizer.ggml.") + kind + "_token_id");
     return id && static_cast<size_t>(*id) < spec.tokens.size() ? id : std::nullopt;
   };

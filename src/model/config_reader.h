@@ -3,12 +3,12 @@
 
 #include <vector>
 
+#include "base/gguf_tokenizer_spec.h"
 #include "base/json.h"
 #include "base/status.h"
 #include "model/architecture.h"
 #include "model/gguf.h"
 #include "model/model_config.h"
-#include "text/tokenizer.h"
 
 namespace quire {
 

@@ -11,10 +11,10 @@
 #include <variant>
 #include <vector>
 
+#include "base/gguf_tokenizer_spec.h"
 #include "base/status.h"
 #include "model/model.h"
 #include "model/tensor_names.h"
-#include "text/tokenizer.h"
 
 namespace quire {
 

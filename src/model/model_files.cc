@@ -45,7 +45,7 @@ void summarize_tensors(ModelFiles& files) {
       });
 }
 
-std::optional<std::string> token_text(const GgufTokenizerSpec& spec, std::optional<TokenId> id) {
+std::optional<std::string> token_text(const GgufTokenizerSpec& spec, std::optional<int32_t> id) {
   if (!id) return std::nullopt;
   return spec.tokens[static_cast<size_t>(*id)];
 }

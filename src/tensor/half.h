@@ -5,23 +5,24 @@
 #pragma once
 
 #include <stdint.h>
-#include <string.h>
 
 namespace quire {
 
 static inline float f32_from_bits(uint32_t bits) {
   float value;
-  memcpy(&value, &bits, sizeof(value));
+  __builtin_memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
 static inline uint32_t bits_of_f32(float value) {
   uint32_t bits;
-  memcpy(&bits, &value, sizeof(bits));
+  __builtin_memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
 
-static inline float bf16_to_f32(uint16_t h) { return f32_from_bits(static_cast<uint32_t>(h) << 16); }
+static inline float bf16_to_f32(uint16_t h) {
+  return f32_from_bits(static_cast<uint32_t>(h) << 16);
+}
 
 // Every f16 value is an f32 value; a NaN keeps its payload and becomes quiet.
 static inline float f16_to_f32(uint16_t h) {
@@ -51,8 +52,8 @@ static inline uint16_t f32_to_f16(float value) {
     return static_cast<uint16_t>(sign | 0x7e00 | ((magnitude >> 13) & 0x3ff));
   }
   if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // >= 65520
-  if (magnitude < 0x33000000) return sign;                                  // < 2^-25
-  if (magnitude >= 0x38800000) {                                            // normal
+  if (magnitude < 0x33000000) return sign;                                   // < 2^-25
+  if (magnitude >= 0x38800000) {                                             // normal
     const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
   }

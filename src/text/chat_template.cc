@@ -26,8 +26,7 @@ ChatTemplate::~ChatTemplate() = default;
 Result<ChatTemplate> ChatTemplate::compile(std::string_view source) {
   quire_text_template* handle = nullptr;
   Bytes error;
-  const int32_t code =
-      quire_text_template_compile(text_ffi::view(source), &handle, error.out());
+  const int32_t code = quire_text_template_compile(text_ffi::view(source), &handle, error.out());
   QUIRE_RETURN_IF_ERROR(text_ffi::status(code, error));
   return ChatTemplate(std::make_unique<Impl>(handle));
 }

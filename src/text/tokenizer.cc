@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "base/check.h"
 #include "text/ffi_buffers.h"
 
 namespace quire {
@@ -126,19 +125,19 @@ Detokenizer::Detokenizer(Detokenizer&&) noexcept = default;
 Detokenizer& Detokenizer::operator=(Detokenizer&&) noexcept = default;
 Detokenizer::~Detokenizer() = default;
 
+// A decoder step of a tokenizer.json can fail on some ids (Tokenizer::decode then says why); in a
+// stream they have no text.
 std::string Detokenizer::push(TokenId id) {
   Bytes text;
   Bytes error;
-  const int32_t code = quire_text_stream_push(impl_->stream, id, text.out(), error.out());
-  QUIRE_CHECK_MSG(code == 0, error.str().c_str());
+  quire_text_stream_push(impl_->stream, id, text.out(), error.out());
   return text.str();
 }
 
 std::string Detokenizer::finish() {
   Bytes text;
   Bytes error;
-  const int32_t code = quire_text_stream_finish(impl_->stream, text.out(), error.out());
-  QUIRE_CHECK_MSG(code == 0, error.str().c_str());
+  quire_text_stream_finish(impl_->stream, text.out(), error.out());
   return text.str();
 }
 

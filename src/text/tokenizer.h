@@ -13,26 +13,12 @@
 #include <string_view>
 #include <vector>
 
+#include "base/gguf_tokenizer_spec.h"
 #include "base/status.h"
 
 namespace quire {
 
 using TokenId = int32_t;
-
-// What a GGUF file says about its tokenizer (metadata keys tokenizer.ggml.*), already
-// bounds-checked.
-struct GgufTokenizerSpec {
-  std::string
-      model;        // tokenizer.ggml.model: "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE)
-  std::string pre;  // tokenizer.ggml.pre: smollm, gpt-2, llama-bpe, qwen2, default, ...
-  std::vector<std::string> tokens;  // index = token id
-  std::vector<std::string> merges;  // "left right"; empty for model == "llama"
-  std::vector<float> scores;        // for model == "llama"
-  std::vector<int32_t>
-      token_types;  // 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte
-  std::optional<TokenId> bos, eos, unk, pad;
-  std::optional<bool> add_bos, add_eos, add_space_prefix;
-};
 
 class Tokenizer {
  public:

@@ -56,6 +56,13 @@ TEST(KvPoolPlan, TakesAShareOfFreeMemoryButNotMoreThanCanBeUsed) {
   EXPECT_EQ(plan_kv_pool(config, kInputs)->num_blocks, 500);
 }
 
+TEST(KvPoolPlan, RefusesMoreThanTheModelsContext) {
+  EngineConfig config;
+  config.max_model_len = 2049;
+  EXPECT_EQ(plan_kv_pool(config, kInputs).status().message(),
+            "--max-model-len is 2049, but the model's context is 2048 tokens: lower it");
+}
+
 TEST(KvPoolPlan, RefusesALengthThatDoesNotFitWithTheNumbers) {
   EngineConfig config;
   config.kv_cache_memory_bytes = 500'000;

@@ -23,18 +23,37 @@ using testing::RunOptions;
 
 constexpr double kTolerance = 1e-4;  // of the logit range
 
-std::vector<std::string> checkpoint_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(QUIRE_TESTDATA) / "golden" / "tiny")) {
-    names.push_back(entry.path().filename().string());
+const fs::path kGolden = fs::path(QUIRE_TESTDATA) / "golden";
+
+struct Case {
+  std::string name;
+  fs::path model, golden;
+};
+
+// Hugging Face folders in golden/tiny, GGUF files in golden/tiny_gguf.
+std::vector<Case> cases() {
+  std::vector<Case> found;
+  for (const auto& entry : fs::directory_iterator(kGolden / "tiny")) {
+    const std::string name = entry.path().filename().string();
+    found.push_back({name, entry.path(), entry.path() / "golden.safetensors"});
   }
-  std::sort(names.begin(), names.end());
-  return names;
+  const std::string suffix = ".golden.safetensors";
+  for (const auto& entry : fs::directory_iterator(kGolden / "tiny_gguf")) {
+    const std::string file = entry.path().filename().string();
+    if (!file.ends_with(suffix)) continue;
+    const std::string name = file.substr(0, file.size() - suffix.size());
+    fs::path model = entry.path().parent_path() / (name + ".gguf");
+    if (!fs::exists(model)) {
+      model = entry.path().parent_path() / (name + "-00001-of-00002.gguf");
+    }
+    found.push_back({"gguf_" + name, model, entry.path()});
+  }
+  std::sort(
+      found.begin(), found.end(), [](const Case& a, const Case& b) { return a.name < b.name; });
+  return found;
 }
 
-fs::path folder_of(const std::string& name) {
-  return fs::path(QUIRE_TESTDATA) / "golden" / "tiny" / name;
-}
+void PrintTo(const Case& item, std::ostream* out) { *out << item.name; }
 
 LoadedModel load(const fs::path& path) {
   Result<LoadedModel> loaded = load_model(path, LoadOptions{.num_threads = 2});
@@ -42,13 +61,12 @@ LoadedModel load(const fs::path& path) {
   return std::move(loaded).value();
 }
 
-class ArchTest : public ::testing::TestWithParam<std::string> {};
+class ArchTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(ArchTest, LogitsEqualTheReferenceImplementations) {
-  const fs::path folder = folder_of(GetParam());
-  const LoadedModel loaded = load(folder);
+  const LoadedModel loaded = load(GetParam().model);
   const size_t vocab = static_cast<size_t>(loaded.model->config().vocab_size);
-  const std::vector<GoldenPrompt> prompts = testing::read_golden(folder / "golden.safetensors");
+  const std::vector<GoldenPrompt> prompts = testing::read_golden(GetParam().golden);
   ASSERT_FALSE(prompts.empty());
   for (const OpTable* ops : testing::runnable_ops()) {
     for (const GoldenPrompt& prompt : prompts) {
@@ -71,9 +89,8 @@ TEST_P(ArchTest, LogitsEqualTheReferenceImplementations) {
 }
 
 TEST_P(ArchTest, ChunksAndDecodingGiveTheBitsOfWholePrefill) {
-  const fs::path folder = folder_of(GetParam());
-  const LoadedModel loaded = load(folder);
-  const std::vector<GoldenPrompt> prompts = testing::read_golden(folder / "golden.safetensors");
+  const LoadedModel loaded = load(GetParam().model);
+  const std::vector<GoldenPrompt> prompts = testing::read_golden(GetParam().golden);
   const std::vector<int32_t>& tokens = prompts.back().tokens;
   for (const OpTable* ops : testing::runnable_ops()) {
     const RunOptions options{.ops = ops};
@@ -83,6 +100,10 @@ TEST_P(ArchTest, ChunksAndDecodingGiveTheBitsOfWholePrefill) {
       EXPECT_EQ(testing::logits_in_chunks(*loaded.model, options, tokens, chunk), whole)
           << ops->name << ", chunks of " << chunk;
     }
+    RunOptions threads = options;
+    threads.num_threads = 2;
+    EXPECT_EQ(testing::logits_in_chunks(*loaded.model, threads, tokens, 16), whole)
+        << ops->name << ", 2 threads";
     RunOptions other_blocks = options;
     other_blocks.block_size = 4;
     EXPECT_EQ(testing::logits_in_chunks(*loaded.model, other_blocks, tokens, 16), whole)
@@ -91,7 +112,7 @@ TEST_P(ArchTest, ChunksAndDecodingGiveTheBitsOfWholePrefill) {
 }
 
 TEST_P(ArchTest, LogitsOfSomeRowsEqualThoseOfAll) {
-  const LoadedModel loaded = load(folder_of(GetParam()));
+  const LoadedModel loaded = load(GetParam().model);
   const size_t vocab = static_cast<size_t>(loaded.model->config().vocab_size);
   const std::vector<int32_t> tokens = {5, 17, 80, 3, 44};
   for (const OpTable* ops : testing::runnable_ops()) {
@@ -109,7 +130,7 @@ TEST_P(ArchTest, LogitsOfSomeRowsEqualThoseOfAll) {
 }
 
 TEST_P(ArchTest, WorkspaceIsSizedExactly) {
-  const LoadedModel loaded = load(folder_of(GetParam()));
+  const LoadedModel loaded = load(GetParam().model);
   const std::vector<int32_t> tokens = {5, 17, 80, 3, 44};
   testing::ModelRun run(*loaded.model, RunOptions{.ops = &ref_ops()}, 5, 5);
   run.step(tokens);
@@ -117,16 +138,15 @@ TEST_P(ArchTest, WorkspaceIsSizedExactly) {
   EXPECT_GT(loaded.model->workspace_bytes(6, 5), loaded.model->workspace_bytes(5, 5));
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny,
-                         ArchTest,
-                         ::testing::ValuesIn(checkpoint_names()),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Tiny, ArchTest, ::testing::ValuesIn(cases()), [](const auto& info) {
+  return info.param.name;
+});
 
 TEST(ArchCoverageTest, EveryArchitectureHasGoldenLogits) {
   std::set<std::string> covered;
-  for (const std::string& name : checkpoint_names()) {
-    if (fs::exists(folder_of(name) / "golden.safetensors")) {
-      covered.insert(inspect_model(folder_of(name)).value().config.architecture);
+  for (const Case& item : cases()) {
+    if (fs::exists(item.golden)) {
+      covered.insert(inspect_model(item.model).value().config.architecture);
     }
   }
   for (const Architecture* architecture : architectures()) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/thread_pool.h"
 #include "kernels/backend.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
@@ -22,15 +23,17 @@ struct RunOptions {
   ActivationType activations = ActivationType::kF32;
   DType kv_dtype = DType::kF32;
   int block_size = 16;
+  int num_threads = 1;
 };
 
-// The calling thread alone.
-inline void run_here(void*, void (*body)(void*, int32_t, int32_t), void* arg) { body(arg, 0, 1); }
+inline void run_on_pool(void* pool, void (*body)(void*, int32_t, int32_t), void* arg) {
+  static_cast<ThreadPool*>(pool)->run(body, arg);
+}
 
 class ModelRun {
  public:
   ModelRun(const Model& model, const RunOptions& options, int max_tokens, int max_step)
-      : model_(model), options_(options) {
+      : model_(model), options_(options), pool_(options.num_threads) {
     const ModelConfig& c = model.config();
     const KvLayout layout{options.kv_dtype, options.block_size, c.num_kv_heads, c.head_dim};
     const int num_blocks = (max_tokens + options.block_size - 1) / options.block_size;
@@ -40,7 +43,8 @@ class ModelRun {
     std::iota(block_table_.rbegin(), block_table_.rend(), 0);
     workspace_ = std::make_unique<Workspace>(
         Workspace::allocate(model.workspace_bytes(max_step, max_step)).value());
-    scratch_ = HugeBuffer::allocate(kScratchBytesPerThread, "scratch").value();
+    scratch_ =
+        HugeBuffer::allocate(kScratchBytesPerThread * options.num_threads, "scratch").value();
   }
 
   // Appends tokens and returns the logits [tokens.size(), V] of their rows.
@@ -66,7 +70,7 @@ class ModelRun {
     std::vector<float> logits(logit_rows.size() * static_cast<size_t>(vocab));
     ForwardContext context{};
     context.ops = options_.ops;
-    context.exec = {{nullptr, 1, run_here}, scratch_.data()};
+    context.exec = {{&pool_, pool_.num_threads(), run_on_pool}, scratch_.data()};
     context.activations = options_.activations;
     context.batch = {tokens,
                      positions,
@@ -89,6 +93,7 @@ class ModelRun {
  private:
   const Model& model_;
   RunOptions options_;
+  ThreadPool pool_;
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<Workspace> workspace_;
   HugeBuffer scratch_;

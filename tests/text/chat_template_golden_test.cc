@@ -53,7 +53,9 @@ INSTANTIATE_TEST_SUITE_P(Published,
                          testing::ValuesIn(golden_names()),
                          [](const auto& info) { return info.param; });
 
-TEST(ChatTemplateGoldenFiles, CoversAtLeastTwelveTemplates) { EXPECT_GE(golden_names().size(), 12u); }
+TEST(ChatTemplateGoldenFiles, CoversAtLeastTwelveTemplates) {
+  EXPECT_GE(golden_names().size(), 12u);
+}
 
 }  // namespace
 }  // namespace quire

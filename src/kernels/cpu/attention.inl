@@ -10,6 +10,7 @@
 #include "kernels/cpu/attention_tile.inl"
 
 constexpr int kRowTile = 96;
+constexpr int kDirectRows = 2 * kTileRows;  // beyond: widening once pays
 constexpr int kMaxHeadDim = 1024;
 constexpr int64_t kPrivateBytes = 4 << 20;  // of each thread's scratch; then the split's slots
 constexpr int64_t kPlanBytes = 1 << 20;     // at the end of thread 0's scratch
@@ -219,7 +220,7 @@ inline void attend_partial(const AttentionPlan& p,
                          memory.m,
                          memory.l,
                          memory.o};
-  const bool direct = rows <= kTileRows && a.layout.block_size >= kLanes && d % kWidth == 0;
+  const bool direct = rows <= kDirectRows && a.layout.block_size >= kLanes && d % kWidth == 0;
   const int32_t first = memory.first_key[0];
   const int32_t end = memory.end_key[rows - 1];
   const int32_t part_end = smaller((partial + 1) * kAttentionPartial, end);

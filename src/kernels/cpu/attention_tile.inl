@@ -243,10 +243,12 @@ inline void attend_tile(const RowStates& s,
                         int32_t position,
                         int row_begin,
                         int row_end) {
-  for (int row = row_begin; row < row_end; row += kTileRows) {
+  const int groups = (row_end - row_begin + kTileRows - 1) / kTileRows;
+  const int group_rows = (row_end - row_begin + groups - 1) / groups;  // 8 rows: 4 + 4, not 6 + 2
+  for (int row = row_begin; row < row_end; row += group_rows) {
     RowGroup g;
     g.row = row;
-    g.count = smaller(kTileRows, row_end - row);
+    g.count = smaller(group_rows, row_end - row);
     int begin = kTile;
     int end = 0;
     for (int r = 0; r < g.count; ++r) {

@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/limits.h"
 #include "kernels/cpu/target_loops.h"
 #include "tensor/half.h"
 
@@ -20,9 +21,11 @@ namespace {
 #include "kernels/cpu/attention.inl"
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/kv_write.inl"
+#include "kernels/cpu/limits.inl"
 #include "kernels/cpu/topk.inl"
 }  // namespace
 }  // namespace quire
 
 #define QUIRE_LEVEL generic
+#include "kernels/cpu/limits_ops.inl"
 #include "kernels/cpu/ops.inl"

@@ -85,3 +85,26 @@ QUIRE_INLINE int store_kv(BF16* p, F32 v) {
 QUIRE_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
+
+// vpmaddubsw, vpmaddwd, vpaddd: 64 products.
+inline int64_t int8_at_full_speed(int64_t rounds) {
+  constexpr int kChains = 12;
+  volatile int input = 0x01010101;
+  __m512i x = _mm512_set1_epi32(input);
+  const __m512i ones = _mm512_set1_epi16(1);
+  __m512i acc[kChains];
+  QUIRE_UNROLL
+  for (int c = 0; c < kChains; ++c) acc[c] = _mm512_set1_epi32(c);
+  for (int64_t i = 0; i < rounds; ++i) {
+    QUIRE_UNROLL
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+v"(x));  // or the products would be computed once
+      const __m512i products = _mm512_madd_epi16(_mm512_maddubs_epi16(x, x), ones);
+      acc[c] = _mm512_add_epi32(acc[c], products);
+    }
+  }
+  for (int c = 1; c < kChains; ++c) acc[0] = _mm512_add_epi32(acc[0], acc[c]);
+  volatile int output = _mm_cvtsi128_si32(_mm512_castsi512_si128(acc[0]));
+  (void)output;
+  return rounds * kChains * 64 * 2;
+}

@@ -102,7 +102,8 @@ int32_t quire_text_template_compile(quire_text_view source,
                                     quire_text_template** out,
                                     quire_text_bytes* error);
 void quire_text_template_free(quire_text_template* tmpl);
-/* local_seconds: now, as seconds since 1970-01-01T00:00:00 on the local clock (for strftime_now). */
+/* local_seconds: now, as seconds since 1970-01-01T00:00:00 on the local clock (for strftime_now).
+ */
 int32_t quire_text_template_render(const quire_text_template* tmpl,
                                    quire_text_view context_json,
                                    int64_t local_seconds,

@@ -11,7 +11,7 @@ mod template;
 mod tokenizer;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use error::{data_loss, Code, Error, Result};
 use stream::Stream;
@@ -91,6 +91,9 @@ unsafe fn slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
 
 /// Runs `call`; on an error or a panic writes the message to `error` and returns the code.
 unsafe fn guard<T>(out: *mut T, error: *mut Buffer<u8>, call: impl FnOnce() -> Result<T>) -> i32 {
+    // The message goes to the caller; a library does not print.
+    static SILENCE: Once = Once::new();
+    SILENCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()

@@ -161,6 +161,7 @@ impl Stage {
             },
             Stage::ByteRun(run) => end_byte_run(run).into_iter().collect(),
             Stage::Utf8(pending) => vec![String::from_utf8_lossy(&std::mem::take(pending)).into_owned()],
+            Stage::Whole { chunks, .. } if chunks.is_empty() => Vec::new(),
             Stage::Whole { decoder, chunks } => decode_chain(decoder, std::mem::take(chunks))?,
             Stage::Each { .. } | Stage::StripStart { .. } | Stage::Spaces { .. } => Vec::new(),
         })

@@ -20,10 +20,10 @@ type Jinja<T> = std::result::Result<T, minijinja::Error>;
 /// Instructions of one render. Published templates use under 1000 a message.
 const FUEL: u64 = 4_000_000;
 /// Text that one render may produce, all intermediate strings counted.
-const MAX_TEXT_BYTES: usize = 1 << 30;
-const MAX_OUTPUT_BYTES: usize = 256 << 20;
+const MAX_TEXT_BYTES: usize = 256 << 20;
+const MAX_OUTPUT_BYTES: usize = 64 << 20;
 const MAX_SOURCE_BYTES: usize = 1 << 20;
-const MAX_LIST_ITEMS: usize = 1 << 22;
+const MAX_LIST_ITEMS: usize = 1 << 20;
 /// Values nested as deep as FUEL allows are dropped recursively; address space, not memory.
 const STACK_BYTES: usize = 512 << 20;
 
@@ -58,8 +58,9 @@ impl ChatTemplate {
                 source.len()
             )));
         }
-        let source = std::str::from_utf8(source)
-            .map_err(|e| data_loss(format!("the chat template is not valid UTF-8 at byte {}", e.valid_up_to())))?;
+        let source = std::str::from_utf8(source).map_err(|e| {
+            data_loss(format!("the chat template is not valid UTF-8 at byte {}", e.valid_up_to()))
+        })?;
         let source = replace_generation_tags(source);
         let fuel = FUEL.min((MAX_TEXT_BYTES / longest_literal(&source)?.max(1)) as u64);
         Ok(ChatTemplate { source, environment: environment(fuel), fuel })
@@ -80,7 +81,9 @@ impl ChatTemplate {
                     NOW.set(now);
                     self.render_here(Value::from(minijinja::value::Serde(&context)))
                 })
-                .map_err(|e| Error::new(Code::ResourceExhausted, format!("no thread to render a template: {e}")))?
+                .map_err(|e| {
+                    Error::new(Code::ResourceExhausted, format!("no thread to render a template: {e}"))
+                })?
                 .join()
                 .unwrap_or_else(|_| Err(internal("rendering the chat template failed")))
         })
@@ -236,6 +239,7 @@ fn environment(fuel: u64) -> Environment<'static> {
         methods::call(state, &Value::from(python::str_of(value)?), "replace", &rest)
     });
     env.add_filter("join", join);
+    env.add_filter("indent", indent);
     env.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
     });
@@ -261,6 +265,37 @@ fn join(value: &Value, separator: Option<&Value>, attribute: Option<&Value>) -> 
         charge(text.len() - start + separator.len())?;
     }
     Ok(Value::from(text))
+}
+
+/// Jinja's indent(width=4, first=False, blank=False); width may be the text to put in front.
+fn indent(value: &Value, rest: Rest<Value>, kwargs: minijinja::value::Kwargs) -> Jinja<Value> {
+    let option = |index: usize, name: &str| -> Jinja<Option<Value>> {
+        let given: Option<Value> = kwargs.get(name)?;
+        Ok(rest.get(index).cloned().or(given))
+    };
+    let width = option(0, "width")?.unwrap_or_else(|| Value::from(4));
+    let first = option(1, "first")?.is_some_and(|v| v.is_true());
+    let blank = option(2, "blank")?.is_some_and(|v| v.is_true());
+    kwargs.assert_all_used()?;
+    let prefix = match width.as_str() {
+        Some(text) => Value::from(text),
+        None => multiply(&Value::from(" "), &width)?,
+    };
+    let prefix = prefix.as_str().unwrap_or_default();
+    // As Jinja does: with a newline more, one at the end of the text survives splitting into lines.
+    let text = python::str_of(value)? + "\n";
+    let lines = methods::lines(&text);
+    let mut out = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        out.push_str(if i > 0 { "\n" } else { "" });
+        if if i == 0 { first } else { blank || !line.is_empty() } {
+            charge(prefix.len())?;
+            out.push_str(prefix);
+        }
+        out.push_str(line);
+    }
+    charge(out.len())?;
+    Ok(Value::from(out))
 }
 
 fn impossible(operator: &str, a: &Value, b: &Value) -> minijinja::Error {
@@ -294,7 +329,8 @@ fn number_op(
     on_floats: fn(f64, f64) -> f64,
 ) -> Jinja<Value> {
     if let (Some(x), Some(y)) = (integer(a), integer(b)) {
-        let too_big = || minijinja::Error::new(ErrorKind::InvalidOperation, format!("{x} {operator} {y} is too big"));
+        let too_big =
+            || minijinja::Error::new(ErrorKind::InvalidOperation, format!("{x} {operator} {y} is too big"));
         let result = on_integers(x, y).ok_or_else(too_big)?;
         return Ok(i64::try_from(result).map(Value::from).unwrap_or_else(|_| Value::from(result)));
     }

@@ -1,0 +1,175 @@
+// The whole path on a tiny checkpoint: text -> tokens -> engine -> text.
+#include "frontend/llm.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "frontend/conversation.h"
+
+namespace quire {
+namespace {
+
+constexpr const char* kChatMl =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+class LlmTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    template_file_ = std::filesystem::temp_directory_path() /
+                     ("quire_template_" + std::to_string(getpid()) + ".jinja");
+    std::ofstream(template_file_) << kChatMl;
+    Result<std::unique_ptr<Llm>> llm = load({});
+    ASSERT_TRUE(llm.ok()) << llm.status().message();
+    llm_ = std::move(*llm).release();
+  }
+  static void TearDownTestSuite() {
+    delete llm_;
+    std::filesystem::remove(template_file_);
+  }
+  static Result<std::unique_ptr<Llm>> load(EngineConfig engine) {
+    engine.kv_cache_memory_bytes = 4 << 20;
+    engine.num_threads = 2;
+    engine.block_size = 4;
+    return Llm::load({.model = QUIRE_TESTDATA "/golden/tiny/llama_gqa",
+                      .engine = engine,
+                      .chat_template_file = template_file_});
+  }
+  static GenerateRequest text_request(const std::string& text, int max_tokens) {
+    GenerateRequest request;
+    request.id = "test";
+    request.prompt = text;
+    request.sampling.temperature = 0;
+    request.sampling.max_tokens = max_tokens;
+    request.sampling.ignore_eos = true;
+    return request;
+  }
+  struct Outcome {
+    std::string text;
+    std::vector<TokenId> tokens;
+    TextDelta last;
+  };
+  static Outcome read_all(TextStream& stream) {
+    Outcome out;
+    while (std::optional<TextDelta> delta = stream.next()) {
+      out.text += delta->text;
+      out.tokens.insert(out.tokens.end(), delta->tokens.begin(), delta->tokens.end());
+      out.last = *delta;
+    }
+    return out;
+  }
+  static Outcome answer(GenerateRequest request) {
+    Result<TextStream> stream = llm_->submit(std::move(request));
+    EXPECT_TRUE(stream.ok()) << stream.status().message();
+    return read_all(*stream);
+  }
+
+  static Llm* llm_;
+  static std::string template_file_;
+};
+Llm* LlmTest::llm_ = nullptr;
+std::string LlmTest::template_file_;
+
+TEST_F(LlmTest, StreamedTextEqualsTheWholeDecode) {
+  const Outcome out = answer(text_request("hello world", 40));
+  EXPECT_EQ(out.tokens.size(), 40u);
+  EXPECT_EQ(out.last.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(out.text, *llm_->tokenizer().decode(out.tokens));
+}
+
+TEST_F(LlmTest, StopStringEndsTheAnswerBeforeIt) {
+  const Outcome whole = answer(text_request("hello world", 40));
+  ASSERT_GT(whole.text.size(), 12u);
+  const std::string stop = whole.text.substr(6, 3);
+  GenerateRequest request = text_request("hello world", 40);
+  request.output.stop = {stop};
+  const Outcome out = answer(std::move(request));
+  EXPECT_EQ(out.text, whole.text.substr(0, whole.text.find(stop)));
+  EXPECT_EQ(out.last.finish_reason, FinishReason::kStop);
+  EXPECT_EQ(out.last.stop_string, stop);
+}
+
+TEST_F(LlmTest, RefusalsComeOutOfTheStreamWithTheirReason) {
+  Result<TextStream> stream = llm_->submit(text_request(std::string(400'000, 'x'), 4));
+  ASSERT_TRUE(stream.ok());
+  const Status status = stream->wait_admitted();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("--max-model-len"), std::string::npos) << status.message();
+  EXPECT_EQ(read_all(*stream).last.finish_reason, FinishReason::kError);
+}
+
+TEST_F(LlmTest, InvalidUtf8IsRefusedWithItsOffset) {
+  Result<TextStream> stream = llm_->submit(text_request("abc\xff", 4));
+  ASSERT_TRUE(stream.ok());
+  const Status status = stream->wait_admitted();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("3"), std::string::npos) << status.message();
+}
+
+TEST_F(LlmTest, SpecialTokensInsideAMessageStayText) {
+  ASSERT_FALSE(llm_->tokenizer().vocab_size() == 0);
+  std::string special;
+  for (TokenId id = 0; id < llm_->tokenizer().vocab_size() && special.empty(); ++id) {
+    if (llm_->tokenizer().is_special(id)) special = *llm_->tokenizer().id_to_token(id);
+  }
+  ASSERT_FALSE(special.empty()) << "the tiny tokenizer has a special token";
+  const ChatPrompt prompt{.messages_json =
+                              "[{\"role\": \"user\", \"content\": \"a" + special + "b\"}]"};
+  const Result<std::string> rendered = llm_->render(prompt);
+  ASSERT_TRUE(rendered.ok()) << rendered.status().message();
+  const Result<std::vector<TokenId>> ids = llm_->encode_chat(*rendered);
+  ASSERT_TRUE(ids.ok());
+  const TokenId id = *llm_->tokenizer().token_to_id(special);
+  EXPECT_EQ(std::count(ids->begin(), ids->end(), id), 0);
+  EXPECT_NE(llm_->tokenizer().decode(*ids, false)->find("a" + special + "b"), std::string::npos);
+}
+
+TEST_F(LlmTest, ConversationAppendsTokensAndFindsItsPrefixInTheCache) {
+  Conversation conversation(*llm_);
+  Result<std::vector<TokenId>> first = conversation.ask("hello there my friend");
+  ASSERT_TRUE(first.ok()) << first.status().message();
+  GenerateRequest request = text_request("", 12);
+  request.prompt = *first;
+  const Outcome out = answer(request);
+  conversation.answer(out.tokens, out.text);
+
+  Result<std::vector<TokenId>> second = conversation.ask("and again");
+  ASSERT_TRUE(second.ok());
+  std::vector<TokenId> history = *first;
+  history.insert(history.end(), out.tokens.begin(), out.tokens.end());
+  ASSERT_GT(second->size(), history.size());
+  EXPECT_TRUE(std::equal(history.begin(), history.end(), second->begin()));
+
+  request.prompt = *second;
+  Result<TextStream> stream = llm_->submit(request);
+  ASSERT_TRUE(stream.ok());
+  read_all(*stream);
+  // All full blocks of 4 of what was computed: everything but the last generated token.
+  EXPECT_EQ(stream->stats().num_cached_tokens, static_cast<int>((history.size() - 1) / 4 * 4));
+}
+
+TEST_F(LlmTest, AForgottenQuestionLeavesTheConversationAsItWas) {
+  Conversation conversation(*llm_);
+  conversation.set_system("be brief");
+  const std::string before = conversation.messages_json();
+  ASSERT_TRUE(conversation.ask("one").ok());
+  conversation.forget_question();
+  EXPECT_EQ(conversation.messages_json(), before);
+}
+
+TEST_F(LlmTest, DroppedStreamsFreeTheirBlocks) {
+  for (int i = 0; i < 20; ++i) {
+    Result<TextStream> stream = llm_->submit(text_request("hello world", 100));
+    ASSERT_TRUE(stream.ok());
+    if (i % 2 == 0) stream->next();
+  }
+  answer(text_request("last", 2));
+  EXPECT_EQ(llm_->stats().num_used_blocks, 0);
+  EXPECT_EQ(llm_->stats().num_running, 0);
+}
+
+}  // namespace
+}  // namespace quire
