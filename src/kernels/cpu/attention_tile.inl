@@ -1,5 +1,6 @@
 // Attention, part 1: one tile of 64 keys against a few query rows, in the normative order of
-// kernels/attention.h. Part 2 (attention.inl) splits a step into jobs and walks their tiles.
+// kernels/attention.h. Part 2 (attention.inl) walks the tiles of a job, part 3 (attention_plan.inl)
+// splits a step into jobs.
 
 constexpr int kTile = kAttentionTile;
 constexpr int kLanes = 16;  // the lanes of the order's sums, whatever the vector width
