@@ -16,7 +16,8 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kBufferBytes = int64_t{256} << 20;
 constexpr auto kReadTime = std::chrono::milliseconds(110);
 constexpr auto kComputeTime = std::chrono::milliseconds(60);
-constexpr int64_t kComputeRounds = 20000;  // a slice of about a millisecond
+// A slice of 0.2 ms with vectors: far longer than a fork, short enough to fit between neighbours.
+constexpr int64_t kComputeRounds = 100000;
 
 struct Slice {
   const cpu::LimitKernels* kernels;

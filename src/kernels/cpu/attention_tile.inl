@@ -1,5 +1,6 @@
 // Attention, part 1: one tile of 64 keys against a few query rows, in the normative order of
-// kernels/attention.h. Part 2 (attention.inl) splits a step into jobs and walks their tiles.
+// kernels/attention.h. Part 2 (attention.inl) walks the tiles of a job, part 3 (attention_plan.inl)
+// splits a step into jobs.
 
 constexpr int kTile = kAttentionTile;
 constexpr int kLanes = 16;  // the lanes of the order's sums, whatever the vector width
@@ -35,33 +36,56 @@ struct RowStates {
   float* o;
 };
 
-// c[r][:] = (scale ? c[r][:] * scale[r] : 0), then += a[r][i] * b[i][:] for increasing i < k: a
-// chain of FMAs for each element. R x C vectors in registers.
-template <int R, int C, class T>
-QUIRE_INLINE void multiply_block(const float* a,
-                                 int64_t a_stride,
-                                 const T* b,
-                                 int64_t b_stride,
-                                 int64_t k,
-                                 const float* scale,
-                                 float* c,
-                                 int64_t c_stride) {
+// Where the columns of a matrix lie: row 0 of vector j of each.
+template <class T>
+struct SideBySide {
+  const T* first_row;
+  QUIRE_INLINE const T* column(int64_t j) const { return first_row + j * kWidth; }
+  QUIRE_INLINE SideBySide from(int64_t j) const { return {column(j)}; }
+};
+template <class T>
+struct Scattered {
+  const T* const* first_rows;
+  QUIRE_INLINE const T* column(int64_t j) const { return first_rows[j]; }
+  QUIRE_INLINE Scattered from(int64_t j) const { return {first_rows + j}; }
+};
+
+// The operands of a product C [rows][columns] += A [rows][k] B [k][columns], kept in one order:
+// each element of C is a chain of FMAs over increasing k. C starts at scale[row] * C, or at 0 if
+// scale is null.
+template <class Columns>
+struct Product {
+  const float* a;
+  int64_t a_stride;
+  Columns b;
+  int64_t b_stride;
+  int64_t k;
+  const float* scale;
+  float* c;
+  int64_t c_stride;
+};
+
+// R rows x C vectors of it, in registers.
+template <int R, int C, class Columns>
+QUIRE_INLINE void multiply_block(const Product<Columns>& p, int64_t vector) {
+  float* const c = p.c + vector * kWidth;
   F32 acc[R][C];
   QUIRE_UNROLL
   for (int r = 0; r < R; ++r) {
     QUIRE_UNROLL
     for (int j = 0; j < C; ++j) {
-      acc[r][j] =
-          scale == nullptr ? set1(0) : mul(load(c + r * c_stride + j * kWidth), set1(scale[r]));
+      acc[r][j] = p.scale == nullptr ? set1(0)
+                                     : mul(load(c + r * p.c_stride + j * kWidth), set1(p.scale[r]));
     }
   }
-  for (int64_t i = 0; i < k; ++i) {
+  const Columns columns = p.b.from(vector);
+  for (int64_t i = 0; i < p.k; ++i) {
     F32 row[C];
     QUIRE_UNROLL
-    for (int j = 0; j < C; ++j) row[j] = load_kv(b + i * b_stride + j * kWidth);
+    for (int j = 0; j < C; ++j) row[j] = load_kv(columns.column(j) + i * p.b_stride);
     QUIRE_UNROLL
     for (int r = 0; r < R; ++r) {
-      const F32 x = set1(a[r * a_stride + i]);
+      const F32 x = set1(p.a[r * p.a_stride + i]);
       QUIRE_UNROLL
       for (int j = 0; j < C; ++j) acc[r][j] = fma(x, row[j], acc[r][j]);
     }
@@ -69,30 +93,16 @@ QUIRE_INLINE void multiply_block(const float* a,
   QUIRE_UNROLL
   for (int r = 0; r < R; ++r) {
     QUIRE_UNROLL
-    for (int j = 0; j < C; ++j) store(c + r * c_stride + j * kWidth, acc[r][j]);
+    for (int j = 0; j < C; ++j) store(c + r * p.c_stride + j * kWidth, acc[r][j]);
   }
 }
 
-// multiply_block over `vectors` columns, C at a time, then C / 2, ...
-template <int R, int C, class T>
-inline void multiply_columns(const float* a,
-                             int64_t a_stride,
-                             const T* b,
-                             int64_t b_stride,
-                             int64_t k,
-                             const float* scale,
-                             float* c,
-                             int64_t c_stride,
-                             int64_t vectors) {
-  int64_t v = 0;
-  for (; v + C <= vectors; v += C) {
-    multiply_block<R, C>(a, a_stride, b + v * kWidth, b_stride, k, scale, c + v * kWidth, c_stride);
-  }
+// Vectors [vector, vectors) of it, C at a time, then C / 2, ...
+template <int R, int C, class Columns>
+inline void multiply_columns(const Product<Columns>& p, int64_t vector, int64_t vectors) {
+  for (; vector + C <= vectors; vector += C) multiply_block<R, C>(p, vector);
   if constexpr (C > 1) {
-    if (v < vectors) {
-      multiply_columns<R, C / 2>(
-          a, a_stride, b + v * kWidth, b_stride, k, scale, c + v * kWidth, c_stride, vectors - v);
-    }
+    if (vector < vectors) multiply_columns<R, C / 2>(p, vector, vectors);
   }
 }
 
@@ -103,23 +113,13 @@ constexpr int columns_for(int rows) {
   return columns;
 }
 
-// c [rows][columns] as above for 1 <= rows <= kTileRows; columns is a multiple of kWidth.
-template <class T, int R = kTileRows>
-inline void multiply(int rows,
-                     const float* a,
-                     int64_t a_stride,
-                     const T* b,
-                     int64_t b_stride,
-                     int64_t k,
-                     const float* scale,
-                     float* c,
-                     int64_t c_stride,
-                     int64_t columns) {
+// All of it, for 1 <= rows <= kTileRows and `vectors` vectors of columns.
+template <class Columns, int R = kTileRows>
+inline void multiply(int rows, const Product<Columns>& p, int64_t vectors) {
   if (rows == R) {
-    multiply_columns<R, columns_for(R)>(
-        a, a_stride, b, b_stride, k, scale, c, c_stride, columns / kWidth);
+    multiply_columns<R, columns_for(R)>(p, 0, vectors);
   } else if constexpr (R > 1) {
-    multiply<T, R - 1>(rows, a, a_stride, b, b_stride, k, scale, c, c_stride, columns);
+    multiply<Columns, R - 1>(rows, p, vectors);
   }
 }
 
@@ -182,16 +182,16 @@ QUIRE_INLINE void add_values(const RowStates& s,
   begin = larger(begin, segment.begin);
   end = smaller(end, segment.end);
   if (begin >= end) return;
-  multiply<T>(count,
-              s.weights + r * kTile + begin,
-              kTile,
-              segment.values + (begin - segment.begin) * segment.value_stride,
-              segment.value_stride,
-              end - begin,
-              g.factor + r,
-              s.o + (g.row + r) * s.padded_dim,
-              s.padded_dim,
-              (s.head_dim + kWidth - 1) / kWidth * kWidth);
+  const Product<SideBySide<T>> product{
+      s.weights + r * kTile + begin,
+      kTile,
+      {segment.values + (begin - segment.begin) * segment.value_stride},
+      segment.value_stride,
+      end - begin,
+      g.factor + r,
+      s.o + (g.row + r) * s.padded_dim,
+      s.padded_dim};
+  multiply(count, product, (s.head_dim + kWidth - 1) / kWidth);
   for (int i = r; i < r + count; ++i) g.factor[i] = 1.0F;
 }
 
@@ -234,6 +234,45 @@ QUIRE_INLINE void prefetch_keys(const Segment<T>& segment, int64_t head_dim) {
   }
 }
 
+// With one or two rows, the columns of one block of 16 tokens are too few chains of FMAs to hide
+// their latency, so those of all blocks go together; with more rows it is faster to read block
+// after block (AVX2, 16-token blocks, f16: 11.0 -> 13.7 GB/s of KV with 1 row, 9.3 -> 8.2 with 3).
+constexpr int kScatteredRows = 2;
+
+// Scores of tokens [begin, end) of the tile, multiples of kLanes, for the rows at hand; fetches the
+// keys of `next`.
+template <class T>
+QUIRE_INLINE void score_tokens(const RowStates& s,
+                               const RowGroup& g,
+                               const TileView<T>& tile,
+                               const TileView<T>& next,
+                               int begin,
+                               int end) {
+  const float* q = s.q + g.row * s.head_dim;
+  const int64_t stride = tile.segments[0].key_stride;
+  const T* columns[8];  // kTile / kWidth or more
+  int n = 0;
+  for (int i = 0; i < tile.num_segments; ++i) {
+    const Segment<T>& segment = tile.segments[i];
+    const int from = larger(begin, segment.begin);
+    const int to = smaller(end, segment.end);
+    const T* keys = segment.keys + (from - segment.begin);
+    if (i < next.num_segments) prefetch_keys(next.segments[i], s.head_dim);
+    if (g.count <= kScatteredRows) {
+      for (int j = from; j < to; j += kWidth) columns[n++] = keys + (j - from);
+    } else if (from < to) {
+      const Product<SideBySide<T>> product{
+          q, s.head_dim, {keys}, stride, s.head_dim, nullptr, s.weights + from, kTile};
+      multiply(g.count, product, (to - from) / kWidth);
+    }
+  }
+  if (n > 0) {
+    const Product<Scattered<T>> product{
+        q, s.head_dim, {columns}, stride, s.head_dim, nullptr, s.weights + begin, kTile};
+    multiply<Scattered<T>, kScatteredRows>(g.count, product, n);
+  }
+}
+
 // Tile of keys [position, position + 64) for rows [row_begin, row_end), each of which sees at least
 // one of its keys. `next`: the tile that comes after, fetched meanwhile; may be empty.
 template <class T>
@@ -257,26 +296,7 @@ inline void attend_tile(const RowStates& s,
       begin = smaller(begin, g.lo[r] / kLanes * kLanes);
       end = larger(end, (g.hi[r] + kLanes - 1) / kLanes * kLanes);
     }
-    for (int i = 0; i < tile.num_segments; ++i) {
-      const Segment<T>& segment = tile.segments[i];
-      if (i < next.num_segments) {
-        const Segment<T>& ahead = next.segments[i];
-        prefetch_keys(ahead, s.head_dim);
-      }
-      const int from = larger(begin, segment.begin);
-      const int to = smaller(end, segment.end);
-      if (from >= to) continue;
-      multiply<T>(g.count,
-                  s.q + row * s.head_dim,
-                  s.head_dim,
-                  segment.keys + (from - segment.begin),
-                  segment.key_stride,
-                  s.head_dim,
-                  nullptr,
-                  s.weights + from,
-                  kTile,
-                  to - from);
-    }
+    score_tokens(s, g, tile, next, begin, end);
     for (int r = 0; r < g.count; ++r) {
       g.factor[r] = softmax_tile(
           s.weights + r * kTile, begin, end, g.lo[r], g.hi[r], s.m + row + r, s.l + row + r);

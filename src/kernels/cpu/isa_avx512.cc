@@ -19,7 +19,7 @@ namespace {
 //
 #include "kernels/cpu/common.inl"
 //
-#include "kernels/cpu/attention.inl"
+#include "kernels/cpu/attention_plan.inl"
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/kv_write.inl"
 #include "kernels/cpu/limits.inl"
