@@ -12,7 +12,7 @@ JOBS := $(shell nproc)
 SHELL := /bin/bash
 CTEST := ctest --preset release -j $(JOBS)
 
-.PHONY: help build run test bench nightly format check clean
+.PHONY: help build run test bench cuda nightly format check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo '  make build     install missing packages (scripts/setup) and build build/quire'
 	@echo '  make test      build and run all tests'
 	@echo '  make bench     build and measure prefill and decode of MODEL against the machine'"'"'s limits'
+	@echo '  make cuda      install a CUDA compiler without root if there is none, build libquire_cuda.so'
 	@echo '  make check     formatting and the include DAG'
 	@echo '  make format    make the formatting right (clang-format 19)'
 	@echo '  make nightly   hours: long simulation, fuzzers, mutants, aarch64; results to docs/nightly.md'
@@ -50,6 +51,11 @@ test: build
 bench: build
 	@scripts/get-model "$$MODEL" >/dev/null && \
 	  exec build/quire bench model "$$MODEL" --prompt-tokens 512 --generate-tokens 64 --batch 1,8,32 --depth 0,4096 --repeat 5
+
+cuda: build
+	@scripts/setup-cuda
+	@cmake -B build -DQUIRE_BUILD_CUDA=ON
+	@cmake --build build -j $(JOBS) --target quire_cuda
 
 nightly: build
 	@scripts/setup --dev

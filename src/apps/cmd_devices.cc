@@ -38,7 +38,7 @@ Json describe() {
   const Result<const OpTable*> chosen = select_ops("");
   Json levels = Json::array();
   for (const IsaLevel& level : cpu_levels()) {
-    Json entry = {{"name", level.name}, {"runs_here", level.runs_here}};
+    Json entry = {{"name", level.name}, {"runs_here", level.runs_here}, {"tested", level.tested}};
     if (!level.runs_here) entry["why_not"] = level.why_not;
     if (chosen.ok() && level.ops == *chosen) entry["chosen"] = true;
     levels.push_back(std::move(entry));
@@ -69,10 +69,12 @@ Status run(bool json) {
               human_bytes(facts["available_memory_bytes"]).c_str());
   std::printf("instruction sets (QUIRE_ISA forces one):\n");
   for (const Json& level : facts["isa_levels"]) {
-    const std::string state = level.contains("chosen") ? "chosen"
-                              : level["runs_here"].get<bool>()
-                                  ? "available"
-                                  : "no: " + level["why_not"].get<std::string>();
+    std::string state = level.contains("chosen") ? "chosen"
+                        : level["runs_here"].get<bool>()
+                            ? "available"
+                            : "no: " + level["why_not"].get<std::string>();
+    if (!level["tested"].get<bool>())
+      state += " (untested on such hardware: never chosen unless named)";
     std::printf("  %-12s %s\n", level["name"].get<std::string>().c_str(), state.c_str());
   }
   return {};

@@ -32,7 +32,7 @@ class LlmTest : public testing::Test {
   }
   static Result<std::unique_ptr<Llm>> load(EngineConfig engine) {
     engine.kv_cache_memory_bytes = 4 << 20;
-    engine.num_threads = 1;
+    engine.num_threads = 2;
     engine.block_size = 4;
     return Llm::load({.model = QUIRE_TESTDATA "/golden/tiny/llama_gqa",
                       .engine = engine,

@@ -8,15 +8,10 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/ref/ref.h"
 #include "matrix_fixture.h"
 
 namespace quire {
-
-namespace ref {  // kernels/ref
-void quantize(const ExecContext& exec, const QuantizeArgs& args);
-void linear(const ExecContext& exec, const LinearArgs& args);
-void embedding(const ExecContext& exec, const EmbeddingArgs& args);
-}  // namespace ref
 
 namespace {
 

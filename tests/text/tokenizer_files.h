@@ -1,9 +1,10 @@
-// Tokenizer metadata for the tests: from the JSON files of scripts/golden/tokenizer_ids.py, and
-// from a GGUF file (key-value section only, read with bounds checks by exceptions of
+// What the tests share: tokenizer metadata from the JSON files of scripts/golden/tokenizer_ids.py,
+// and from a GGUF file (key-value section only, read with bounds checks by exceptions of
 // std::ifstream).
 #pragma once
 
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -144,6 +145,12 @@ class GgufMetadata {
   std::ifstream file_;
   Json values_;
 };
+
+inline double thread_cpu_seconds() {
+  timespec now = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 // The default model in the cache; empty if it was not fetched.
 inline std::string smollm2_path() {

@@ -1,12 +1,5 @@
 // Matrix ops for AVX-512 F, BW, DQ, VL without byte dot products: the kernels of AVX2 on 512-bit
 // vectors, with larger tiles: integers 8 rows by 32 columns, floats 12 by 32.
-#ifdef __GNUC__  // GCC 12 takes the undefined pass-through operands of these intrinsics for
-                 // mistakes
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#endif
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -3,13 +3,6 @@
 // sum of a group is 256 * (sum over hi) + (sum over lo) - zero * (sum of q), exact in int32. kInt8
 // has one plane. Tiles of 8 rows by 32 columns; bound by 2 vpdpbusd a cycle. Floats as in
 // gemm_avx512.cc.
-#ifdef __GNUC__  // GCC 12 takes the undefined pass-through operands of these intrinsics for
-                 // mistakes
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#endif
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -9,6 +9,7 @@
 #include "base/mutants.h"
 #include "kernels/cpu/gemm_common.h"
 #include "kernels/pack.h"
+#include "kernels/ref/ref.h"
 
 namespace quire::ref {
 namespace {

@@ -147,12 +147,10 @@ fn pre_tokenizer(pre: &str) -> Result<(Option<NormalizerWrapper>, PreTokenizerWr
         }
         "llama-bpe" | "llama-v3" | "llama3" => (None, split_then_bytes(LLAMA3_SPLIT)?, true),
         "qwen2" | "deepseek-r1-qwen" => (Some(NFC.into()), split_then_bytes(QWEN2_SPLIT)?, false),
-        other => {
-            return Err(unsupported(format!(
-                "tokenizer.ggml.pre is \"{other}\"; supported: {SUPPORTED_PRE}. Use a folder with the model's \
+        other => return Err(unsupported(format!(
+            "tokenizer.ggml.pre is \"{other}\"; supported: {SUPPORTED_PRE}. Use a folder with the model's \
                  tokenizer.json instead"
-            )))
-        }
+        ))),
     })
 }
 
@@ -169,7 +167,9 @@ fn listed_merges(spec: &Spec, vocab: &Map<String, u32>) -> Result<Vec<(String, S
     let mut product = String::new();
     for (rank, merge) in spec.merges.iter().enumerate() {
         let Some((left, right)) = merge.split_once(' ') else {
-            return Err(data_loss(format!("merge {rank} is \"{merge}\", not two tokens; the file is damaged")));
+            return Err(data_loss(format!(
+                "merge {rank} is \"{merge}\", not two tokens; the file is damaged"
+            )));
         };
         product.clear();
         product.push_str(left);
@@ -189,7 +189,8 @@ fn listed_merges(spec: &Spec, vocab: &Map<String, u32>) -> Result<Vec<(String, S
 fn sentence_piece(spec: &Spec) -> Result<Parts> {
     if spec.scores.is_empty() && spec.merges.is_empty() {
         return Err(data_loss(
-            "a llama tokenizer needs tokenizer.ggml.scores or tokenizer.ggml.merges, the file has neither".to_string(),
+            "a llama tokenizer needs tokenizer.ggml.scores or tokenizer.ggml.merges, the file has neither"
+                .to_string(),
         ));
     }
     let vocab = vocab(spec);

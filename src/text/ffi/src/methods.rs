@@ -60,11 +60,18 @@ fn on_string(s: &str, method: &str, args: &[Value]) -> Result<Option<Value>> {
             None => return Err(bad_value("str.index: the text is not in the string")),
         },
         "isspace" => Value::from(!s.is_empty() && s.chars().all(is_space)),
-        "swapcase" => s
-            .chars()
-            .map(|c| if c.is_uppercase() { c.to_lowercase().to_string() } else { c.to_uppercase().to_string() })
-            .collect::<String>()
-            .into(),
+        "swapcase" => {
+            s.chars()
+                .map(|c| {
+                    if c.is_uppercase() {
+                        c.to_lowercase().to_string()
+                    } else {
+                        c.to_uppercase().to_string()
+                    }
+                })
+                .collect::<String>()
+                .into()
+        }
         _ => return Ok(None),
     }))
 }
@@ -125,7 +132,8 @@ fn split_spaces_right(s: &str, limit: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = s.trim_end_matches(is_space);
     while !rest.is_empty() {
-        let cut = if pieces.len() < limit { rest.char_indices().rev().find(|(_, c)| is_space(*c)) } else { None };
+        let cut =
+            if pieces.len() < limit { rest.char_indices().rev().find(|(_, c)| is_space(*c)) } else { None };
         let Some((at, space)) = cut else {
             pieces.push(rest);
             break;
@@ -139,7 +147,9 @@ fn split_spaces_right(s: &str, limit: usize) -> Vec<&str> {
 
 /// str.splitlines()
 pub fn lines(s: &str) -> Vec<&str> {
-    let ends = |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let ends = |c: char| {
+        matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+    };
     let mut lines = Vec::new();
     let mut rest = s;
     while let Some((at, c)) = rest.char_indices().find(|(_, c)| ends(*c)) {

@@ -37,7 +37,9 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined if depth > 0 => out.push_str("Undefined"),
         ValueKind::String => repr_str(value.as_str().unwrap_or_default(), out),
-        ValueKind::Number if is_float(value) => out.push_str(&float(f64::try_from(value.clone())?, "inf", "nan")),
+        ValueKind::Number if is_float(value) => {
+            out.push_str(&float(f64::try_from(value.clone())?, "inf", "nan"))
+        }
         ValueKind::Seq | ValueKind::Iterable if value.len().is_some() => {
             let tuple = value.is_tuple();
             out.push(if tuple { '(' } else { '[' });
@@ -140,7 +142,10 @@ pub fn tojson(value: &Value, rest: Rest<Value>, kwargs: Kwargs) -> Result<Value,
     if let Some(pair) = separators {
         let pair: Vec<String> = pair.try_iter()?.map(|v| v.to_string()).collect();
         let [item, key] = pair.as_slice() else {
-            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators must be a pair of strings"));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "tojson: separators must be a pair of strings",
+            ));
         };
         (dumper.item_separator, dumper.key_separator) = (item.clone(), key.clone());
     }

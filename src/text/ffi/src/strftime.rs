@@ -2,7 +2,17 @@
 
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -141,7 +151,8 @@ fn iso_week(t: &Civil) -> (i64, i64) {
 }
 
 fn weeks_in(year: i64) -> i64 {
-    let weekday_of_dec31 = |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
+    let weekday_of_dec31 =
+        |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
     if weekday_of_dec31(year) == 4 || weekday_of_dec31(year - 1) == 3 {
         53
     } else {

@@ -58,8 +58,9 @@ impl ChatTemplate {
                 source.len()
             )));
         }
-        let source = std::str::from_utf8(source)
-            .map_err(|e| data_loss(format!("the chat template is not valid UTF-8 at byte {}", e.valid_up_to())))?;
+        let source = std::str::from_utf8(source).map_err(|e| {
+            data_loss(format!("the chat template is not valid UTF-8 at byte {}", e.valid_up_to()))
+        })?;
         let source = replace_generation_tags(source);
         let fuel = FUEL.min((MAX_TEXT_BYTES / longest_literal(&source)?.max(1)) as u64);
         Ok(ChatTemplate { source, environment: environment(fuel), fuel })
@@ -80,7 +81,9 @@ impl ChatTemplate {
                     NOW.set(now);
                     self.render_here(Value::from(minijinja::value::Serde(&context)))
                 })
-                .map_err(|e| Error::new(Code::ResourceExhausted, format!("no thread to render a template: {e}")))?
+                .map_err(|e| {
+                    Error::new(Code::ResourceExhausted, format!("no thread to render a template: {e}"))
+                })?
                 .join()
                 .unwrap_or_else(|_| Err(internal("rendering the chat template failed")))
         })
@@ -326,7 +329,8 @@ fn number_op(
     on_floats: fn(f64, f64) -> f64,
 ) -> Jinja<Value> {
     if let (Some(x), Some(y)) = (integer(a), integer(b)) {
-        let too_big = || minijinja::Error::new(ErrorKind::InvalidOperation, format!("{x} {operator} {y} is too big"));
+        let too_big =
+            || minijinja::Error::new(ErrorKind::InvalidOperation, format!("{x} {operator} {y} is too big"));
         let result = on_integers(x, y).ok_or_else(too_big)?;
         return Ok(i64::try_from(result).map(Value::from).unwrap_or_else(|_| Value::from(result)));
     }

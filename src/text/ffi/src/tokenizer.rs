@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokenizers::{
-    AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    Token, Trainer,
+    AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizerWrapper, Token, Trainer,
 };
 
 use crate::error::{data_loss, internal, invalid, Result};
@@ -142,7 +142,8 @@ impl Tokenizer {
             ))
         })?;
         let pipeline = if parse_special { &self.parsing } else { &self.plain };
-        let encoding = pipeline.encode_fast(text, add_special).map_err(|e| internal(format!("encode: {e}")))?;
+        let encoding =
+            pipeline.encode_fast(text, add_special).map_err(|e| internal(format!("encode: {e}")))?;
         let ids = encoding.get_ids();
         if parse_special {
             return Ok(ids.iter().map(|id| *id as i32).collect());

@@ -1,0 +1,416 @@
+// FlashAttention-2 backward (arXiv 2307.08691, algorithm 2) with mma.sync. With P = softmax(S), D =
+// rowsum(dO * O):
+//   dV = P^T dO      dS = P * (dO V^T - D)      dK = scale dS^T Q      dQ = scale dS K
+//
+// dkdv_kernel: a CTA owns kN keys of one KV head and walks over the queries of all heads of the
+// group, 64 at a time.
+//   A warp owns 16 keys and computes S^T and dP^T, so that P^T and dS^T are at once the A operands
+//   of dV and dK: only dS goes through shared memory, for dQ, whose partial sums are added
+//   atomically in f32.
+// dq_kernel: a CTA owns 64 queries and walks over the keys, without atomics: together with
+// dkdv_kernel without dQ this
+//   is the deterministic variant; it computes S and dP a second time (7 products instead of 5).
+#pragma once
+
+#include "kernels/cuda/sequence.cuh"
+#include "kernels/cuda/sm80/backward.h"
+#include "kernels/cuda/sm80/tile.cuh"
+#include "kernels/cuda/softmax.cuh"
+
+namespace quire::cuda::sm80 {
+
+template <typename T_, int kD_, int kN_>
+struct BackwardTraits {
+  using T = T_;
+  static constexpr int kD = kD_, kN = kN_, kM = 64;
+  static constexpr int kWarps = 8, kThreads = 256;
+  static constexpr int kSplit =
+      kWarps * 16 / kN;  // warps that share 16 keys, each with a part of the columns
+  static constexpr int kColumns = kD / kSplit;  // of dK and dV a warp accumulates
+  static constexpr int kQueryBytes = kTileBytes<kM, kD>, kKeyBytes = kTileBytes<kN, kD>;
+  static constexpr int kStatBytes = 2 * kM * 4;
+  // K, V, two stages of (Q, dO), of dS^T and of (lse, delta)
+  static constexpr int kSmemBytes =
+      2 * kKeyBytes + 4 * kQueryBytes + 2 * kTileBytes<kN, kM> + 2 * kStatBytes + 1024;
+  static constexpr int kDqN = 64, kDqThreads = 128;
+  static constexpr int kDqSmemBytes =
+      2 * kQueryBytes + 2 * kTileBytes<kDqN, kD> + kStatBytes + 1024;
+};
+
+__device__ __forceinline__ void atomic_add2(float* p, float x, float y) {
+#if __CUDA_ARCH__ >= 900
+  atomicAdd(reinterpret_cast<float2*>(p), make_float2(x, y));
+#else
+  atomicAdd(p, x);
+  atomicAdd(p + 1, y);
+#endif
+}
+
+// delta[row] = sum_c dO[row, c] O[row, c]: one warp a row.
+template <typename T>
+__global__ void __launch_bounds__(256) delta_kernel(const __grid_constant__ QuireAttentionArgs a,
+                                                    const __grid_constant__ BackwardParams g) {
+  const Sequence s = get_sequence(a, blockIdx.z);
+  const int i = blockIdx.x * 8 + threadIdx.x / 32, head = blockIdx.y, lane = threadIdx.x % 32;
+  if (i >= s.len_q) return;
+  const int64_t at = s.o_start + i * a.o_stride_token + head * a.o_stride_head;
+  const T* o = static_cast<const T*>(a.o) + at;
+  const T* d_o = static_cast<const T*>(g.d_o) + at;
+  float sum = 0;
+  for (int c = lane; c < a.head_dim; c += 32) {
+    sum += static_cast<float>(o[c]) * static_cast<float>(d_o[c]);
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  if (lane == 0) g.delta[s.lse_start + head * s.lse_stride_head + i] = sum;
+}
+
+// dQ = scale * dq_sum in 16 bits: one warp a row.
+template <typename T, int kD>
+__global__ void __launch_bounds__(256) convert_kernel(const __grid_constant__ QuireAttentionArgs a,
+                                                      const __grid_constant__ BackwardParams g) {
+  const Sequence s = get_sequence(a, blockIdx.z);
+  const int i = blockIdx.x * 8 + threadIdx.x / 32, head = blockIdx.y, lane = threadIdx.x % 32;
+  if (i >= s.len_q) return;
+  const float* from = g.dq_sum + (s.lse_start + head * s.lse_stride_head + i) * kD;
+  T* to = static_cast<T*>(g.dq) + s.q_start + i * a.q_stride_token + head * a.q_stride_head;
+  for (int c = 2 * lane; c < a.head_dim; c += 64) {
+    const float2 x = *reinterpret_cast<const float2*>(from + c);
+    *reinterpret_cast<uint32_t*>(to + c) = pack2<T>(x.x * a.scale, x.y * a.scale);
+  }
+}
+
+// d[16 x columns] += A (fragments of 16 x 16*kSteps) B, B = tile[k][n] from column n0 on.
+template <typename T, int kRows, int kSteps, int kColumns>
+__device__ __forceinline__ void accumulate(float (&d)[kColumns / 2],
+                                           const uint32_t (&a)[kSteps][4],
+                                           uint32_t tile,
+                                           int n0) {
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+    for (int n = 0; n < kColumns / 16; ++n) {
+      uint32_t b[4];
+      load_b_trans<kRows>(b, tile, n0 + 16 * n, step);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n]), a[step], b[0], b[1]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n + 4]), a[step], b[2], b[3]);
+    }
+  }
+}
+
+// d[16 x kColumns] = A[row0.., :] B^T over kD, A = tile_a[row][d], B = tile_b[column][d].
+template <typename T, int kRowsA, int kRowsB, int kD, int kColumns>
+__device__ __forceinline__ void scores(float (&d)[kColumns / 2],
+                                       uint32_t tile_a,
+                                       int row0,
+                                       uint32_t tile_b) {
+#pragma unroll
+  for (int j = 0; j < kColumns / 2; ++j) d[j] = 0.0f;
+#pragma unroll
+  for (int step = 0; step < kD / 16; ++step) {
+    uint32_t a[4];
+    load_a<kRowsA>(a, tile_a, row0, step);
+#pragma unroll
+    for (int n = 0; n < kColumns / 16; ++n) {
+      uint32_t b[4];
+      load_b<kRowsB>(b, tile_b, 16 * n, step);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n]), a, b[0], b[1]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n + 4]), a, b[2], b[3]);
+    }
+  }
+}
+
+template <typename Traits>
+struct DkdvCta {
+  using T = typename Traits::T;
+  static constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
+  const QuireAttentionArgs& a;
+  const BackwardParams& g;
+  const Sequence& s;
+  int key0;                       // first key of the CTA
+  uint32_t k, v, queries, stats;  // shared: tiles, and 2 x (lse, delta)
+
+  __device__ uint32_t q_tile(int stage) const { return queries + stage * 2 * Traits::kQueryBytes; }
+  __device__ uint32_t do_tile(int stage) const { return q_tile(stage) + Traits::kQueryBytes; }
+
+  __device__ __forceinline__ void load_keys(int kv_head) const {
+    const int rows = s.len_k - key0;
+    const T* kp = static_cast<const T*>(a.k) + s.k_start + kv_head * a.k_stride_head;
+    const T* vp = static_cast<const T*>(a.v) + s.v_start + kv_head * a.v_stride_head;
+    load_tile<kN, kD, Traits::kThreads>(
+        k, kp + key0 * a.k_stride_token, a.k_stride_token, rows, a.head_dim);
+    load_tile<kN, kD, Traits::kThreads>(
+        v, vp + key0 * a.v_stride_token, a.v_stride_token, rows, a.head_dim);
+  }
+  // Q, dO, lse (in base 2) and delta of queries 64m.. of one head.
+  __device__ __forceinline__ void load_queries(int stage, int head, int m) const {
+    const int rows = s.len_q - m * kM;
+    const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
+    const T* op = static_cast<const T*>(g.d_o) + s.o_start + head * a.o_stride_head;
+    load_tile<kM, kD, Traits::kThreads>(
+        q_tile(stage), qp + m * kM * a.q_stride_token, a.q_stride_token, rows, a.head_dim);
+    load_tile<kM, kD, Traits::kThreads>(
+        do_tile(stage), op + m * kM * a.o_stride_token, a.o_stride_token, rows, a.head_dim);
+    if (threadIdx.x < kM / 4 * 2) {
+      // 16 bytes of lse or delta; the four rows may straddle the end, so single values are checked
+      const int which = threadIdx.x / (kM / 4), row = threadIdx.x % (kM / 4) * 4;
+      const float* from = (which == 0 ? a.lse : g.delta) + s.lse_start + head * s.lse_stride_head;
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const float x = row + r < rows ? from[m * kM + row + r] : 0.0f;
+        store_shared_4(stats + stage * Traits::kStatBytes + (which * kM + row + r) * 4,
+                       __float_as_uint(which == 0 ? x * kLog2e : x));
+      }
+    }
+    cp_async_commit();
+  }
+
+  // Query blocks that see any of the CTA's keys.
+  __device__ __forceinline__ void query_range(int* min, int* max) const {
+    const int shift = s.len_k - s.len_q;
+    int low = 0, high = s.len_q;
+    if (a.window_right >= 0) low = ::max(0, key0 - a.window_right - shift);
+    if (a.window_left >= 0) {
+      high = ::min(high, ::min(key0 + kN, s.len_k) - 1 + a.window_left - shift + 1);
+    }
+    *min = low / kM;
+    *max = high > low ? (high + kM - 1) / kM : *min;
+  }
+
+  // p := P^T, d := dS^T of 16 keys from key row0 and the 64 queries of block m.
+  __device__ __forceinline__ void softmax_gradient(
+      float (&p)[kM / 2], float (&d)[kM / 2], int row0, int m, int stage) const {
+    const float scale_log2 = a.scale * kLog2e;
+    const int lane = threadIdx.x % 32;
+    const int shift = s.len_k - s.len_q;
+    const bool masked = (m + 1) * kM > s.len_q || key0 + kN > s.len_k ||
+                        (a.window_right >= 0 && key0 + kN - 1 > m * kM + shift + a.window_right) ||
+                        (a.window_left >= 0 && key0 < (m + 1) * kM - 1 + shift - a.window_left);
+#pragma unroll
+    for (int j = 0; j < kM / 8; ++j) {
+      const uint32_t at = stats + stage * Traits::kStatBytes + (8 * j + 2 * (lane % 4)) * 4;
+      float lse[2], delta[2];
+      load_shared_8(at, &lse[0], &lse[1]);
+      load_shared_8(at + kM * 4, &delta[0], &delta[1]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int e = 4 * j + i;
+        float x = exp2_approx(p[e] * scale_log2 - lse[i % 2]);
+        if (masked) {
+          const int key = key0 + row0 + fragment_row(lane, i);
+          const int query = m * kM + 8 * j + fragment_column(lane, i);
+          int low, high;
+          visible_keys(a, s.len_q, s.len_k, query, &low, &high);
+          if (query >= s.len_q || key < low || key >= high) x = 0.0f;
+        }
+        p[e] = x;
+        d[e] = x * (d[e] - delta[i % 2]);
+      }
+    }
+  }
+
+  // dq_sum[64 queries] += dS K: warps take 16 queries and half of the columns each.
+  __device__ __forceinline__ void add_dq(int head, int m, uint32_t ds) const {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int row0 = warp % 4 * 16, column0 = warp / 4 * (kD / 2);
+    float d[kD / 4];
+#pragma unroll
+    for (int j = 0; j < kD / 4; ++j) d[j] = 0.0f;
+#pragma unroll
+    for (int step = 0; step < kN / 16; ++step) {
+      uint32_t rows[1][4];
+      load_a_trans<kN>(rows[0], ds, row0, step);
+      accumulate<T, kN, 1, kD / 2>(d, rows, k + step * 16 * 128, column0);
+    }
+    float* sum = g.dq_sum + (s.lse_start + head * s.lse_stride_head) * kD;
+#pragma unroll
+    for (int j = 0; j < kD / 16; ++j) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int query = m * kM + row0 + lane / 4 + 8 * r;
+        if (query < s.len_q) {
+          atomic_add2(sum + static_cast<int64_t>(query) * kD + column0 + 8 * j + 2 * (lane % 4),
+                      d[4 * j + 2 * r],
+                      d[4 * j + 2 * r + 1]);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store(uint32_t tile,
+                                        float (&d)[Traits::kColumns / 2],
+                                        float scale,
+                                        void* tensor,
+                                        int64_t start,
+                                        int64_t stride) const {
+    const int warp = threadIdx.x / 32;
+#pragma unroll
+    for (int j = 0; j < Traits::kColumns / 2; ++j) d[j] *= scale;
+    store_fragment<kN, T>(
+        tile, warp % (kN / 16) * 16, warp / (kN / 16) * (Traits::kColumns / 8), d);
+    __syncthreads();
+    T* base = static_cast<T*>(tensor) + start;
+    copy_rows_out<kN, kD, T>(
+        tile, 0, kN, threadIdx.x, Traits::kThreads, a.head_dim, [&](int row) -> T* {
+          return key0 + row < s.len_k ? base + (key0 + row) * stride : nullptr;
+        });
+  }
+};
+
+template <typename Traits, bool kAtomicDq>
+__global__ void __launch_bounds__(Traits::kThreads, 1)
+    dkdv_kernel(const __grid_constant__ QuireAttentionArgs a,
+                const __grid_constant__ BackwardParams g) {
+  using T = typename Traits::T;
+  constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
+  extern __shared__ char raw[];
+  const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
+  const Sequence s = get_sequence(a, blockIdx.z);
+  const uint32_t queries = base + 2 * Traits::kKeyBytes;
+  const uint32_t ds = queries + 4 * Traits::kQueryBytes;
+  const DkdvCta<Traits> cta = {a,
+                               g,
+                               s,
+                               static_cast<int>(blockIdx.x) * kN,
+                               base,
+                               base + Traits::kKeyBytes,
+                               queries,
+                               ds + 2 * kTileBytes<kN, kM>};
+  if (cta.key0 >= s.len_k) return;
+  const int group = a.num_heads / a.num_kv_heads, kv_head = blockIdx.y;
+  const int warp = threadIdx.x / 32;
+  const int row0 = warp % (kN / 16) * 16, column0 = warp / (kN / 16) * Traits::kColumns;
+  int m_min, m_max;
+  cta.query_range(&m_min, &m_max);
+  const int blocks = m_max - m_min, steps = blocks * group;
+
+  float dk[Traits::kColumns / 2], dv[Traits::kColumns / 2];
+#pragma unroll
+  for (int j = 0; j < Traits::kColumns / 2; ++j) dk[j] = dv[j] = 0.0f;
+  const auto add_dq = [&](int step) {
+    cta.add_dq(
+        kv_head * group + step / blocks, m_min + step % blocks, ds + step % 2 * kTileBytes<kN, kM>);
+  };
+  if (steps > 0) {
+    cta.load_keys(kv_head);
+    cta.load_queries(0, kv_head * group, m_min);
+  }
+  for (int step = 0; step < steps; ++step) {
+    const int stage = step % 2, m = m_min + step % blocks;
+    cp_async_wait<0>();
+    __syncthreads();  // this stage has arrived, the other is free, and dS of the step before is
+                      // complete
+    if (step + 1 < steps) {
+      cta.load_queries(
+          stage ^ 1, kv_head * group + (step + 1) / blocks, m_min + (step + 1) % blocks);
+    }
+    // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's
+    // phases.
+    if (kAtomicDq && step > 0) add_dq(step - 1);
+    float p[kM / 2], d[kM / 2];
+    scores<T, kN, kM, kD, kM>(p, cta.k, row0, cta.q_tile(stage));
+    scores<T, kN, kM, kD, kM>(d, cta.v, row0, cta.do_tile(stage));
+    cta.softmax_gradient(p, d, row0, m, stage);
+    uint32_t packed[kM / 16][4];
+    pack_probabilities<T>(p, packed);
+    accumulate<T, kM, kM / 16, Traits::kColumns>(dv, packed, cta.do_tile(stage), column0);
+    pack_probabilities<T>(d, packed);
+    if (kAtomicDq && column0 == 0) {
+      store_fragment<kN, T>(ds + stage * kTileBytes<kN, kM>, row0, 0, d);
+    }
+    accumulate<T, kM, kM / 16, Traits::kColumns>(dk, packed, cta.q_tile(stage), column0);
+  }
+  cp_async_wait<0>();
+  __syncthreads();
+  if (kAtomicDq && steps > 0) add_dq(steps - 1);
+  __syncthreads();
+  cta.store(cta.v, dv, 1.0f, g.dv, s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
+  cta.store(cta.k, dk, a.scale, g.dk, s.k_start + kv_head * a.k_stride_head, a.k_stride_token);
+}
+
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kDqThreads)
+    dq_kernel(const __grid_constant__ QuireAttentionArgs a,
+              const __grid_constant__ BackwardParams g) {
+  using T = typename Traits::T;
+  constexpr int kM = Traits::kM, kN = Traits::kDqN, kD = Traits::kD;
+  constexpr int kThreads = Traits::kDqThreads;
+  extern __shared__ char raw[];
+  const uint32_t q = (smem_address(raw) + 1023) & ~1023u;
+  const uint32_t d_o = q + Traits::kQueryBytes, k = d_o + Traits::kQueryBytes;
+  const uint32_t v = k + kTileBytes<kN, kD>;
+  const Sequence s = get_sequence(a, blockIdx.z);
+  const int head = blockIdx.y, kv_head = head / (a.num_heads / a.num_kv_heads);
+  const int query0 = (a.window_right >= 0 ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * kM;
+  if (query0 >= s.len_q) return;
+  const int row0 = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
+  int low, high, all_low, all_high;
+  visible_keys(a, s.len_q, s.len_k, query0, &low, &all_high);
+  visible_keys(a, s.len_q, s.len_k, min(s.len_q, query0 + kM) - 1, &all_low, &high);
+
+  const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
+  const T* op = static_cast<const T*>(g.d_o) + s.o_start + head * a.o_stride_head;
+  const T* kp = static_cast<const T*>(a.k) + s.k_start + kv_head * a.k_stride_head;
+  const T* vp = static_cast<const T*>(a.v) + s.v_start + kv_head * a.v_stride_head;
+  load_tile<kM, kD, kThreads>(
+      q, qp + query0 * a.q_stride_token, a.q_stride_token, s.len_q - query0, a.head_dim);
+  load_tile<kM, kD, kThreads>(
+      d_o, op + query0 * a.o_stride_token, a.o_stride_token, s.len_q - query0, a.head_dim);
+  float lse[2], delta[2];
+  int first_key[2], end_key[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int i = query0 + row0 + lane / 4 + 8 * r;
+    const int64_t at = s.lse_start + head * s.lse_stride_head + i;
+    lse[r] = i < s.len_q ? a.lse[at] * kLog2e : 0.0f;
+    delta[r] = i < s.len_q ? g.delta[at] : 0.0f;
+    visible_keys(a, s.len_q, s.len_k, i, &first_key[r], &end_key[r]);
+  }
+  float dq[kD / 2];
+#pragma unroll
+  for (int j = 0; j < kD / 2; ++j) dq[j] = 0.0f;
+  const float scale_log2 = a.scale * kLog2e;
+  const int n_min = low / kN, n_max = high > low ? (high + kN - 1) / kN : n_min;
+  for (int n = n_min; n < n_max; ++n) {
+    __syncthreads();  // all have finished reading K(n-1)
+    load_tile<kN, kD, kThreads>(
+        k, kp + n * kN * a.k_stride_token, a.k_stride_token, s.len_k - n * kN, a.head_dim);
+    cp_async_commit();
+    load_tile<kN, kD, kThreads>(
+        v, vp + n * kN * a.v_stride_token, a.v_stride_token, s.len_k - n * kN, a.head_dim);
+    cp_async_commit();
+    cp_async_wait<1>();
+    __syncthreads();
+    float p[kN / 2], d[kN / 2];
+    scores<T, kM, kN, kD, kN>(p, q, row0, k);
+    cp_async_wait<0>();
+    __syncthreads();
+    scores<T, kM, kN, kD, kN>(d, d_o, row0, v);
+    const bool masked = n * kN < all_low || (n + 1) * kN > all_high;
+#pragma unroll
+    for (int e = 0; e < kN / 2; ++e) {
+      const int r = (e / 2) % 2;
+      float x = exp2_approx(p[e] * scale_log2 - lse[r]);
+      if (masked) {
+        const int key = n * kN + e / 4 * 8 + fragment_column(lane, e % 4);
+        if (key < first_key[r] || key >= end_key[r]) x = 0.0f;
+      }
+      d[e] = x * (d[e] - delta[r]);
+    }
+    uint32_t packed[kN / 16][4];
+    pack_probabilities<T>(d, packed);
+    accumulate<T, kN, kN / 16, kD>(dq, packed, k, 0);
+  }
+#pragma unroll
+  for (int j = 0; j < kD / 2; ++j) dq[j] *= a.scale;
+  cp_async_wait<0>();
+  __syncthreads();
+  store_fragment<kM, T>(q, row0, 0, dq);
+  __syncwarp();
+  T* out = static_cast<T*>(g.dq) + s.q_start + head * a.q_stride_head;
+  copy_rows_out<kM, kD, T>(q, row0, 16, lane, 32, a.head_dim, [&](int row) -> T* {
+    return query0 + row < s.len_q ? out + (query0 + row) * a.q_stride_token : nullptr;
+  });
+}
+
+}  // namespace quire::cuda::sm80

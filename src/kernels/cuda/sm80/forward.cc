@@ -1,0 +1,39 @@
+// Launches the sm_80 class forward kernel.
+#include "kernels/cuda/sm80/forward.h"
+
+#include "kernels/cuda/host.h"
+
+namespace quire::cuda::sm80 {
+
+const ForwardKernel* find_forward(const QuireAttentionArgs& args, const char** reason) {
+  *reason = nullptr;
+  if (args.arch < 80) *reason = "needs compute capability 8.0";
+  if (args.block_table != nullptr) *reason = "no paged keys";
+  if (args.head_dim % 8 != 0 || args.head_dim > 256)
+    *reason = "head_dim not a multiple of 8 up to 256";
+  if (args.num_heads > 65535 || args.batch > 65535) *reason = "more than 65535 heads or sequences";
+  if (*reason != nullptr) return nullptr;
+  const ForwardKernel* best = nullptr;
+  for (int i = 0; i < kNumForwardKernels; ++i) {
+    const ForwardKernel* kernel = kForwardKernels[i];
+    if (kernel->dtype != args.dtype || kernel->head_dim < args.head_dim ||
+        kernel->softcap != (args.softcap > 0)) {
+      continue;
+    }
+    if (best == nullptr || kernel->head_dim < best->head_dim) best = kernel;
+  }
+  if (best == nullptr) *reason = "no instantiation for this type, head_dim and softcap";
+  return best;
+}
+
+int run_forward(const QuireAttentionArgs& args,
+                const ForwardKernel& kernel,
+                QuireAttentionError* error) {
+  if (args.batch == 0 || args.max_seqlen_q == 0) return QUIRE_OK;
+  QuireAttentionArgs copy = args;
+  void* arguments[] = {&copy};
+  const dim3 grid(divide_up(args.max_seqlen_q, kernel.tile_rows), args.num_heads, args.batch);
+  return launch(kernel.entry, grid, kernel.threads, kernel.smem_bytes, arguments, args, error);
+}
+
+}  // namespace quire::cuda::sm80

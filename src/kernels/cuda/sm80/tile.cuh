@@ -1,0 +1,127 @@
+// Tiles in shared memory for mma.sync kernels: rows of kD 16-bit values as slabs [kD/64][rows][64]
+// of 128-byte rows under the 128-byte swizzle, filled by cp.async and read by ldmatrix without bank
+// conflicts.
+#pragma once
+
+#include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/ptx.cuh"
+
+namespace quire::cuda::sm80 {
+
+template <int kRows, int kD>
+constexpr int kTileBytes = (kD + 63) / 64 * kRows * 128;
+
+// Byte offset of 8 columns starting at column 8*chunk.
+template <int kRows>
+__device__ __forceinline__ uint32_t tile_offset(int row, int chunk) {
+  return (chunk / 8) * (kRows * 128) + swizzle128(row, chunk % 8);
+}
+
+// Starts copying rows [0, rows) of a matrix with the given row stride (elements) into a tile of
+// kRows rows; the rest, and the columns from head_dim on, become zero.
+template <int kRows, int kD, int kThreads, typename T>
+__device__ __forceinline__ void load_tile(
+    uint32_t tile, const T* matrix, int64_t stride, int rows, int head_dim) {
+  constexpr int kChunks = kD % 64 == 0 ? 8 : kD / 8;  // of one pass over the threads' columns
+  constexpr int kPasses = kD / 8 / kChunks;
+  constexpr int kRowsPerStep = kThreads / kChunks;
+  constexpr int kSteps = (kRows + kRowsPerStep - 1) / kRowsPerStep;
+  const int first = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+  if (kThreads % kChunks != 0 && first >= kRowsPerStep) return;
+  const T* pointer = matrix + first * stride + chunk * 8;
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int row = first + step * kRowsPerStep;
+    if (kRows % kRowsPerStep == 0 || row < kRows) {
+#pragma unroll
+      for (int pass = 0; pass < kPasses; ++pass) {
+        const bool valid = row < rows && (pass * kChunks + chunk) * 8 < head_dim;
+        cp_async_16(tile + tile_offset<kRows>(row, pass * kChunks + chunk),
+                    valid ? pointer + pass * kChunks * 8 : matrix,
+                    valid);
+      }
+    }
+    pointer += kRowsPerStep * stride;
+  }
+}
+
+// The loads below address a lane's 16 bytes as (lane base) ^ (step within the slab): tiles are
+// aligned to 1024 bytes and the swizzle is an xor, so that one register a lane serves all steps.
+__device__ __forceinline__ uint32_t step_address(uint32_t lane_base, int step, int slab_bytes) {
+  // Opaque to the compiler, which would otherwise keep all four variants in registers through the
+  // main loop.
+  asm volatile("" : "+r"(lane_base));
+  return (lane_base ^ ((step % 4) * 32)) + (step / 4) * slab_bytes;
+}
+
+// Operand A: rows [row0, row0+16), columns [16*step, +16) of a row-major tile.
+template <int kRows>
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row0, int step) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t base = tile + swizzle128(lane % 16, lane / 16);
+  ldmatrix_x4(a, step_address(base, step, kRows * 128) + row0 * 128);
+}
+// Operand A from a tile stored transposed: A[i][k] = tile[k][i], rows i in [row0, +16), k in
+// [16*step, +16).
+template <int kRows>
+__device__ __forceinline__ void load_a_trans(uint32_t (&a)[4], uint32_t tile, int row0, int step) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t base = tile + swizzle128(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  ldmatrix_x4_trans(a, step_address(base, row0 / 16, kRows * 128) + step * (16 * 128));
+}
+// Operand B for 16 columns n0..n0+15 from tile[n][k] (keys by head dim): b[0..1] columns n0..+7,
+// b[2..3] the rest.
+template <int kRows>
+__device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n0, int step) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t base = tile + swizzle128(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  ldmatrix_x4(b, step_address(base, step, kRows * 128) + n0 * 128);
+}
+// Operand B for 16 columns n0..n0+15 from tile[k][n] (values by head dim).
+template <int kRows>
+__device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, int n0, int step) {
+  const int lane = threadIdx.x % 32;
+  const uint32_t base = tile + swizzle128(lane % 16, lane / 16);
+  ldmatrix_x4_trans(b, step_address(base, n0 / 16, kRows * 128) + step * (16 * 128));
+}
+
+// Writes one 16-row fragment (kCount = columns/2 values a thread) as 16 bits into rows row0.. of a
+// tile.
+template <int kRows, typename T, int kCount>
+__device__ __forceinline__ void store_fragment(uint32_t tile,
+                                               int row0,
+                                               int chunk0,
+                                               const float (&d)[kCount]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int j = 0; j < kCount / 4; ++j) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const uint32_t address =
+          tile + tile_offset<kRows>(row0 + lane / 4 + 8 * r, chunk0 + j) + (lane % 4) * 4;
+      store_shared_4(address, pack2<T>(d[4 * j + 2 * r], d[4 * j + 2 * r + 1]));
+    }
+  }
+}
+
+// Copies kRows rows of a tile to global memory, 16 bytes a thread and step, by `threads` threads
+// numbered `thread`.
+template <int kTileRows, int kD, typename T, typename RowPointer>
+__device__ __forceinline__ void copy_rows_out(uint32_t tile,
+                                              int row0,
+                                              int rows,
+                                              int thread,
+                                              int threads,
+                                              int head_dim,
+                                              RowPointer row_pointer) {
+  constexpr int kChunks = kD / 8;
+  for (int index = thread; index < rows * kChunks; index += threads) {
+    const int row = row0 + index / kChunks, chunk = index % kChunks;
+    T* pointer = row_pointer(row);
+    if (pointer == nullptr || chunk * 8 >= head_dim) continue;
+    *reinterpret_cast<uint4*>(pointer + chunk * 8) =
+        load_shared_16(tile + tile_offset<kTileRows>(row, chunk));
+  }
+}
+
+}  // namespace quire::cuda::sm80

@@ -1,0 +1,638 @@
+// FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V,
+// 16-bit inputs.
+//
+//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of stages, warp 2 loads
+//   Q; all by TMA.
+//           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
+//   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key
+//   blocks are walked from
+//           the last to the first, so that masked blocks come first.
+//   ping-pong       a named barrier per consumer: a warpgroup issues its products only in its turn,
+//   so that the
+//                   softmax of one runs under the products of the other.
+//   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
+//   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
+//   shared  Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values, each tile
+//   as slabs [kD/64][rows][64], swizzled.
+#pragma once
+
+#include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/sm90/split.cuh"
+#include "kernels/cuda/sm90/tiles.cuh"
+#include "kernels/cuda/softmax.cuh"
+#include "kernels/cuda/tma.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace quire::cuda::sm90 {
+
+template <typename T_,
+          int kD_,
+          int kConsumers_,
+          int kN_,
+          int kStagesK_,
+          int kStagesV_,
+          bool kPingPong_,
+          bool kOverlap_,
+          bool kSoftcap_,
+          bool kSplit_,
+          int kCtas_>
+struct ForwardTraits {
+  using T = T_;
+  static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_;
+  static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
+  static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
+  static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
+  static constexpr int kCtas = kCtas_;     // resident on one SM
+  static constexpr int kM = 64 * kConsumers;
+  static constexpr int kThreads = 128 * (kConsumers + 1);
+  static constexpr int kSlabs = kD / 64;
+  static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
+  static constexpr int kTileBytes = kN * kD * 2;
+  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
+  static constexpr int kConsumerRegisters = kConsumers == 1 ? 216 : kConsumers == 2 ? 232 : 160;
+  // 256 threads alone on an SM have all the registers that an instruction can name.
+  static constexpr bool kMovesRegisters = kThreads * kCtas > 256;
+  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no
+  // room, and split kernels have several CTAs to hide the gap.
+  static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
+  static constexpr int kSmemBytes =
+      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 1024 + 256;
+};
+
+template <typename Traits>
+struct SharedStorage {
+  uint32_t q, k, v;  // shared addresses, 1024-byte aligned
+  uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty, *tile_full, *tile_empty;
+  int* next_tile;
+  int* last;  // split: whether this CTA combines
+
+  __device__ explicit SharedStorage(char* raw) {
+    const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
+    q = base;
+    k = q + Traits::kQStages * Traits::kConsumers * Traits::kQBytes;
+    v = k + Traits::kStagesK * Traits::kTileBytes;
+    const uint32_t end = v + Traits::kStagesV * Traits::kTileBytes;
+    uint64_t* barriers = reinterpret_cast<uint64_t*>(raw + (end - smem_address(raw)));
+    q_full = barriers;
+    q_empty = q_full + Traits::kQStages * Traits::kConsumers;
+    k_full = q_empty + Traits::kQStages * Traits::kConsumers;
+    k_empty = k_full + Traits::kStagesK;
+    v_full = k_empty + Traits::kStagesK;
+    v_empty = v_full + Traits::kStagesV;
+    tile_full = v_empty + Traits::kStagesV;
+    tile_empty = tile_full + 1;
+    next_tile = reinterpret_cast<int*>(tile_empty + 1);
+    last = next_tile + 1;
+  }
+
+  __device__ void init_barriers() const {
+    for (int i = 0; i < Traits::kQStages * Traits::kConsumers; ++i) {
+      mbarrier_init(q_full + i, 1);
+      mbarrier_init(q_empty + i, 1);
+    }
+    // One arrival per consumer warp releases a tile.
+    for (int i = 0; i < Traits::kStagesK; ++i) {
+      mbarrier_init(k_full + i, 1);
+      mbarrier_init(k_empty + i, 4 * Traits::kConsumers);
+    }
+    for (int i = 0; i < Traits::kStagesV; ++i) {
+      mbarrier_init(v_full + i, 1);
+      mbarrier_init(v_empty + i, 4 * Traits::kConsumers);
+    }
+    mbarrier_init(tile_full, 1);
+    mbarrier_init(tile_empty, 2 + 4 * Traits::kConsumers);  // the warps that read next_tile
+    mbarrier_init_fence();
+  }
+};
+
+// Position in a ring of kStages buffers.
+template <int kStages>
+struct RingPosition {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// Tiles beyond the first of each CTA come from a counter in global memory. The K warp draws the
+// next one when it has issued its last load of a tile: early enough to hide the latency, late
+// enough to keep the load balanced.
+template <typename Traits>
+__device__ __forceinline__ int draw_tile(const ForwardParams& p,
+                                         const SharedStorage<Traits>& smem,
+                                         uint32_t parity) {
+  int index = 0;
+  if (threadIdx.x % 32 == 0) {
+    mbarrier_wait(smem.tile_empty, parity ^ 1);
+    index = gridDim.x + atomicAdd(p.next_tile, 1);
+    *smem.next_tile = index;
+    mbarrier_arrive(smem.tile_full);
+  }
+  return __shfl_sync(0xffffffffu, index, 0);
+}
+template <typename Traits>
+__device__ __forceinline__ int read_tile(const ForwardParams& p,
+                                         const SharedStorage<Traits>& smem,
+                                         uint32_t parity) {
+  mbarrier_wait(smem.tile_full, parity);
+  const int index = __shfl_sync(0xffffffffu, *const_cast<volatile int*>(smem.next_tile), 0);
+  if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
+  return index;
+}
+
+// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more.
+// Every CTA that has a first tile draws exactly one index too many, so the draw that returns total
+// - 1 is the last one of all: it clears the counter for the next launch.
+template <typename Traits, typename Function>
+__device__ __forceinline__ void for_each_tile(const ForwardParams& p,
+                                              const SharedStorage<Traits>& smem,
+                                              bool draws,
+                                              Function function) {
+  uint32_t parity = 0;
+  int chunk = 0;
+  if constexpr (Traits::kSplit) chunk = plan_chunk<Traits::kM, Traits::kN>(p);
+  for (int index = blockIdx.x;; parity ^= 1) {
+    Tile tile;
+    if constexpr (Traits::kSplit) {
+      tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+    } else {
+      tile = get_tile<Traits::kM>(p, index);
+    }
+    if (!tile.valid) {
+      const int drawn = index - static_cast<int>(gridDim.x);
+      if (draws && drawn >= 0 && drawn == tile.total - 1 && threadIdx.x % 32 == 0) {
+        *p.next_tile = 0;
+      }
+      return;
+    }
+    function(tile);
+    index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
+  }
+}
+
+enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
+
+// One tile of K or V: kN keys from position `first`. All lanes of the warp call it.
+template <typename Traits>
+__device__ __forceinline__ void load_keys(const CUtensorMap* map,
+                                          const ForwardParams& p,
+                                          const Tile& tile,
+                                          uint32_t smem,
+                                          uint64_t* barrier,
+                                          int first) {
+  const int lane = threadIdx.x % 32;
+  if (p.block_table == nullptr) {
+    if (lane == 0) {
+      mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
+#pragma unroll
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_load_4d(smem + slab * Traits::kN * 128,
+                    map,
+                    barrier,
+                    slab * 64,
+                    tile.k_t + first,
+                    tile.kv_head,
+                    tile.k_z,
+                    kCacheEvictLast);
+      }
+    }
+    return;
+  }
+  // Paged: box_rows divides both the block and the tile; lane i looks up the block of box i, one
+  // lane issues all copies (the copy instruction takes uniform registers). Boxes that lie wholly
+  // past the end repeat the last visible key's box, so that no unused block is read and no table
+  // entry past the end is used.
+  const int boxes = Traits::kN / p.box_rows;
+  const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
+  int block = 0;
+  if (lane < boxes) {
+    const int position = min(first + lane * p.box_rows, last_box);
+    block = p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+  }
+  if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
+  for (int box = 0; box < boxes; ++box) {
+    const int position = min(first + box * p.box_rows, last_box);
+    const int box_block = __shfl_sync(0xffffffffu, block, box);
+    if (lane == 0) {
+#pragma unroll
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
+                    map,
+                    barrier,
+                    slab * 64,
+                    position & ((1 << p.block_log2) - 1),
+                    tile.kv_head,
+                    box_block,
+                    kCacheEvictLast);
+      }
+    }
+  }
+}
+
+// One warp streams K, another V: the same code over its own tensor map, ring and barriers.
+template <typename Traits>
+__device__ __forceinline__ void produce_keys(const CUtensorMap* map,
+                                             const ForwardParams& p,
+                                             const SharedStorage<Traits>& smem,
+                                             bool is_k) {
+  const uint32_t tiles = is_k ? smem.k : smem.v;
+  uint64_t* const full = is_k ? smem.k_full : smem.v_full;
+  uint64_t* const empty = is_k ? smem.k_empty : smem.v_empty;
+  const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
+  int stage = 0;
+  uint32_t parity = 1;
+  for_each_tile<Traits>(p, smem, is_k, [&](const Tile& tile) {
+    const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
+    const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
+    for (int n = range.max - 1; n >= range.min; --n) {
+      mbarrier_wait(empty + stage, parity);
+      load_keys<Traits>(
+          map, p, tile, tiles + stage * Traits::kTileBytes, full + stage, n * Traits::kN);
+      if (++stage == stages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+  });
+}
+
+template <typename Traits>
+__device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
+                                                const ForwardParams& p,
+                                                const SharedStorage<Traits>& smem) {
+  RingPosition<Traits::kQStages> ring;
+  for_each_tile<Traits>(p, smem, false, [&](const Tile& tile) {
+    if (threadIdx.x % 32 == 0) {
+      for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
+        const int buffer = ring.stage * Traits::kConsumers + consumer;
+        mbarrier_wait(smem.q_empty + buffer, ring.parity ^ 1);
+        mbarrier_arrive_expect_tx(smem.q_full + buffer, Traits::kQBytes);
+        for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+          tma_load_5d(smem.q + buffer * Traits::kQBytes + slab * 64 * 128,
+                      map_q,
+                      smem.q_full + buffer,
+                      slab * 64,
+                      0,
+                      tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
+                      tile.head_group,
+                      tile.q_z,
+                      kCacheEvictFirst);
+        }
+      }
+    }
+    __syncwarp();
+    ring.advance();
+  });
+}
+
+// The last key block may hold anything after the sequence's end, NaN included, and 0 * NaN = NaN:
+// each warpgroup zeroes those rows of V itself before its own product reads them.
+template <typename Traits>
+__device__ __forceinline__ void zero_tail(uint32_t v, int used_rows, int consumer) {
+  const int chunks = (Traits::kN - used_rows) * 8;  // 16-byte chunks per slab
+#pragma unroll 1
+  for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+    const uint32_t base = v + slab * Traits::kN * 128 + used_rows * 128;
+#pragma unroll 1
+    for (int i = threadIdx.x % 128; i < chunks; i += 128) {
+      store_shared_16(base + i * 16, make_uint4(0, 0, 0, 0));
+    }
+  }
+  __syncwarp();
+  fence_async_proxy();
+  named_barrier_sync(kZeroTail + consumer, 128);
+}
+
+// The part of the consumer that turns raw scores into masked ones.
+template <typename Traits>
+__device__ __forceinline__ void finish_scores(float (&s)[Traits::kN / 2],
+                                              const ForwardParams& p,
+                                              const Tile& tile,
+                                              const KeyRange& range,
+                                              const int (&token)[2],
+                                              int n) {
+  if constexpr (Traits::kSoftcap) {
+#pragma unroll
+    for (int j = 0; j < Traits::kN / 2; ++j) s[j] = tanh_approx(s[j] * p.softcap_scale);
+  }
+  const int first = n * Traits::kN;
+  if (first >= range.all_low && first + Traits::kN <= range.all_high) return;
+  const int shift = tile.len_k - tile.len_q;
+  int low[2], high[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    int lowest = 0, end = tile.len_k;
+    if (p.window_right >= 0) end = min(end, token[r] + shift + p.window_right + 1);
+    if (p.window_left >= 0) lowest = max(0, token[r] + shift - p.window_left);
+    const int origin = first + 2 * (threadIdx.x % 4);
+    low[r] = lowest - origin;
+    high[r] = end - origin;
+  }
+  mask_block(s, low, high);
+}
+
+template <int kCount>
+__device__ __forceinline__ void scale_rows(float (&o)[kCount], const float (&factor)[2]) {
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) o[j] *= factor[(j / 2) % 2];
+}
+
+// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory: one bulk store a
+// slab, or, where rows after the end of a packed sequence belong to the next one, row by row.
+template <typename Traits>
+__device__ __forceinline__ void store_output(const CUtensorMap* map_o,
+                                             const ForwardParams& p,
+                                             const float (&o)[Traits::kD / 2],
+                                             uint32_t buffer,
+                                             const Tile& tile,
+                                             int token0,
+                                             int consumer) {
+  using T = typename Traits::T;
+  const int lane = threadIdx.x % 32;
+  const int row = (threadIdx.x / 32 % 4) * 16 + (lane / 8 % 2) * 8 + lane % 8;
+#pragma unroll
+  for (int j = 0; j < Traits::kD / 8; j += 2) {
+    const int group = j + lane / 16;
+    stmatrix_x4(buffer + (j / 8) * (64 * 128) + swizzle128(row, group % 8),
+                pack2<T>(o[4 * j], o[4 * j + 1]),
+                pack2<T>(o[4 * j + 2], o[4 * j + 3]),
+                pack2<T>(o[4 * j + 4], o[4 * j + 5]),
+                pack2<T>(o[4 * j + 6], o[4 * j + 7]));
+  }
+  fence_async_proxy();
+  named_barrier_sync(kEpilogue + consumer, 128);
+  if (p.cu_q == nullptr || token0 + (64 >> p.pack_log2) <= tile.len_q) {
+    if (threadIdx.x % 128 == 0) {
+#pragma unroll
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_store_5d(map_o,
+                     buffer + slab * 64 * 128,
+                     slab * 64,
+                     0,
+                     tile.q_t + token0,
+                     tile.head_group,
+                     tile.q_z);
+      }
+      tma_store_commit();
+    }
+    return;
+  }
+  const int rows = max(0, tile.len_q - token0) << p.pack_log2;
+  const int chunks = p.head_dim / 8;
+  T* out = static_cast<T*>(p.o) + (tile.q_t + token0) * p.o_stride_token +
+           (tile.head_group << p.pack_log2) * p.o_stride_head;
+#pragma unroll 1
+  for (int i = threadIdx.x % 128; i < rows * chunks; i += 128) {
+    const int r = i / chunks, chunk = i - r * chunks;
+    const uint4 value =
+        load_shared_16(buffer + (chunk / 8) * (64 * 128) + swizzle128(r, chunk % 8));
+    T* target = out + (r >> p.pack_log2) * p.o_stride_token +
+                (r & ((1 << p.pack_log2) - 1)) * p.o_stride_head;
+    *reinterpret_cast<uint4*>(target + chunk * 8) = value;
+  }
+  __syncwarp();
+  named_barrier_sync(kEpilogue + consumer,
+                     128);  // the buffer may be refilled once all have read it
+}
+
+template <typename Traits>
+struct Consumer {
+  static constexpr int kN = Traits::kN, kD = Traits::kD;
+  const ForwardParams& p;
+  const SharedStorage<Traits>& smem;
+  const int consumer;  // 0..kConsumers-1
+  RingPosition<Traits::kStagesK> ring_k;
+  RingPosition<Traits::kStagesV> ring_v;
+  RingPosition<Traits::kQStages> ring_q;
+
+  __device__ void take_turn() const {
+    if constexpr (Traits::kPingPong) named_barrier_sync(kTurn + consumer, 256);
+  }
+  __device__ void pass_turn() const {
+    if constexpr (Traits::kPingPong) {
+      named_barrier_arrive(kTurn + (consumer + 1) % Traits::kConsumers, 256);
+    }
+  }
+  __device__ void release(uint64_t* barrier) const {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
+  }
+  __device__ void wait_k() const { mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity); }
+  __device__ void wait_v(const Tile& tile, int n) const {
+    mbarrier_wait(smem.v_full + ring_v.stage, ring_v.parity);
+    if (p.tail_unclean && (n + 1) * kN > tile.len_k) {
+      zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
+    }
+  }
+  __device__ int q_index() const { return ring_q.stage * Traits::kConsumers + consumer; }
+  __device__ uint32_t q_buffer() const { return smem.q + q_index() * Traits::kQBytes; }
+  // Descriptors are made before the waits that precede a turn: the tensor core idles while the
+  // holder of the turn computes. The empty asm keeps the compiler from moving the arithmetic behind
+  // them.
+  __device__ uint64_t k_descriptor() const {
+    uint64_t d = k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
+    asm volatile("" : "+l"(d));
+    return d;
+  }
+  __device__ uint64_t v_descriptor() const {
+    uint64_t d = mn_major_descriptor<kN>(smem.v + ring_v.stage * Traits::kTileBytes);
+    asm volatile("" : "+l"(d));
+    return d;
+  }
+
+  // All key blocks of one query tile; o and state come out unnormalised.
+  __device__ __forceinline__ void attend(const Tile& tile,
+                                         const KeyRange& range,
+                                         const KeyRange& own,
+                                         const int (&token)[2],
+                                         float (&o)[kD / 2],
+                                         RowState& state) {
+    using T = typename Traits::T;
+    float s[kN / 2];
+    uint32_t probabilities[kN / 16][4];
+    float alpha[2];
+    int n = range.max - 1;
+    const uint64_t q = k_major_descriptor(q_buffer());
+
+    uint64_t k = k_descriptor();
+    wait_k();
+    take_turn();
+    wgmma_fence();
+    wgmma_qk<T, kN, kD>(s, q, k);
+    wgmma_commit();
+    pass_turn();
+    wgmma_wait<0>();
+    release(smem.k_empty + ring_k.stage);
+    ring_k.advance();
+    finish_scores<Traits>(s, p, tile, own, token, n);
+    softmax_block(s, state, p.scale_log2, alpha);
+    pack_probabilities<T>(s, probabilities);
+    k = k_descriptor();
+    if (n > range.min) wait_k();
+
+    for (--n; n >= range.min; --n) {
+      const uint64_t v = v_descriptor();
+      if constexpr (Traits::kOverlap) {
+        take_turn();
+        wgmma_fence();
+        wgmma_qk<T, kN, kD>(s, q, k);
+        wgmma_commit();
+        wait_v(tile, n + 1);
+        scale_rows(o, alpha);
+        wgmma_fence();
+        wgmma_pv<T, kN, kD>(o, probabilities, v);
+        wgmma_commit();
+        pass_turn();
+        wgmma_wait<1>();
+        release(smem.k_empty + ring_k.stage);
+        ring_k.advance();
+        finish_scores<Traits>(s, p, tile, own, token, n);
+        softmax_block(s, state, p.scale_log2, alpha);
+        // The wait for the next K stands here because its loop ends a basic block: without one,
+        // ptxas moves the wait for PV above the softmax, and nothing is left to overlap (seen in
+        // SASS: WARPGROUP.DEPBAR gsb0, 0).
+        k = k_descriptor();
+        if (n > range.min) wait_k();
+        wgmma_wait<0>();
+        release(smem.v_empty + ring_v.stage);
+        ring_v.advance();
+        pack_probabilities<T>(s, probabilities);
+      } else {
+        wait_v(tile, n + 1);
+        take_turn();
+        wgmma_fence();
+        wgmma_pv<T, kN, kD>(o, probabilities, v);
+        wgmma_commit();
+        wgmma_qk<T, kN, kD>(s, q, k);
+        wgmma_commit();
+        pass_turn();
+        wgmma_wait<0>();
+        release(smem.v_empty + ring_v.stage);
+        release(smem.k_empty + ring_k.stage);
+        ring_v.advance();
+        ring_k.advance();
+        finish_scores<Traits>(s, p, tile, own, token, n);
+        softmax_block(s, state, p.scale_log2, alpha);
+        pack_probabilities<T>(s, probabilities);
+        scale_rows(o, alpha);
+        k = k_descriptor();
+        if (n > range.min) wait_k();
+      }
+    }
+    if constexpr (Traits::kOverlap) scale_rows(o, alpha);
+    const uint64_t v = v_descriptor();
+    wait_v(tile, range.min);
+    wgmma_fence();
+    wgmma_pv<T, kN, kD>(o, probabilities, v);
+    wgmma_commit();
+    wgmma_wait<0>();
+    release(smem.v_empty + ring_v.stage);
+    ring_v.advance();
+  }
+
+  __device__ __forceinline__ void finish(const CUtensorMap* map_o,
+                                         const Tile& tile,
+                                         const int (&token)[2],
+                                         int token0,
+                                         float (&o)[kD / 2],
+                                         RowState& state) {
+    const bool partial = Traits::kSplit && tile.num_splits > 1;
+    float factor[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
+      const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
+      const RowResult result = finish_row(
+          state.max[r], quad_sum(state.sum[r]), p.scale_log2, partial ? nullptr : p.sinks, head);
+      factor[r] = result.factor;
+      if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q) continue;
+      if (partial) {
+        p.partial_lse[tile.item * p.partial_rows + row] = result.logsumexp;
+      } else if (p.lse != nullptr) {
+        const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
+        p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
+            result.logsumexp;
+      }
+    }
+    scale_rows(o, factor);
+    if constexpr (Traits::kSplit) {
+      if (partial) {
+        store_partial<kD>(p, tile, o);
+        combine_if_last<typename Traits::T, kD>(p, tile, smem.last);
+        return;
+      }
+    }
+    store_output<Traits>(map_o, p, o, q_buffer(), tile, token0, consumer);
+  }
+
+  __device__ __forceinline__ void run_tile(const CUtensorMap* map_o, const Tile& tile) {
+    const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
+    const KeyRange range = key_range<kN, Traits::kSplit>(p, tile, tile.token0, last);
+    const int token0 = tile.token0 + consumer * (64 >> p.pack_log2);
+    const KeyRange own =
+        key_range<kN, Traits::kSplit>(p, tile, token0, token0 + (64 >> p.pack_log2) - 1);
+    int token[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
+      token[r] = token0 + (row >> p.pack_log2);
+    }
+    float o[kD / 2];
+#pragma unroll
+    for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
+    RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
+    mbarrier_wait(smem.q_full + q_index(), ring_q.parity);
+    if (range.max > range.min) attend(tile, range, own, token, o, state);
+    finish(map_o, tile, token, token0, o, state);
+    if (threadIdx.x % 128 == 0) {
+      tma_store_wait_read();
+      mbarrier_arrive(smem.q_empty + q_index());
+    }
+    ring_q.advance();
+  }
+
+  __device__ __forceinline__ void run(const CUtensorMap* map_o) {
+    if (consumer == Traits::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
+    for_each_tile<Traits>(p, smem, false, [&](const Tile& tile) { run_tile(map_o, tile); });
+  }
+};
+
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
+    forward_kernel(const __grid_constant__ CUtensorMap map_q,
+                   const __grid_constant__ CUtensorMap map_k,
+                   const __grid_constant__ CUtensorMap map_v,
+                   const __grid_constant__ CUtensorMap map_o,
+                   const __grid_constant__ ForwardParams p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ char raw[];
+  const SharedStorage<Traits> smem(raw);
+  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  if (threadIdx.x == 0) {
+    tma_prefetch_descriptor(&map_q);
+    tma_prefetch_descriptor(&map_k);
+    tma_prefetch_descriptor(&map_v);
+    tma_prefetch_descriptor(&map_o);
+    smem.init_barriers();
+  }
+  __syncthreads();
+  if (warpgroup == 0) {
+    if constexpr (Traits::kMovesRegisters) registers_lower_to<Traits::kProducerRegisters>();
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+    if (warp < 2) {
+      produce_keys<Traits>(warp == 0 ? &map_k : &map_v, p, smem, warp == 0);
+    } else if (warp == 2) {
+      produce_queries<Traits>(&map_q, p, smem);
+    }
+  } else {
+    if constexpr (Traits::kMovesRegisters) registers_raise_to<Traits::kConsumerRegisters>();
+    Consumer<Traits> consumer{p, smem, warpgroup - 1};
+    consumer.run(&map_o);
+  }
+#endif
+}
+
+}  // namespace quire::cuda::sm90

@@ -1,0 +1,60 @@
+// Warpgroup matrix products (wgmma, sm_90a), asynchronous: fence, issue, commit, wait<pending
+// groups>.
+#pragma once
+
+#include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/wgmma_shapes.cuh"
+
+namespace quire::cuda {
+
+// Orders register writes before the wgmma that reads them; before the first wgmma of a batch.
+__device__ __forceinline__ void wgmma_fence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Descriptors of Q and K tiles (K-major) and of a V tile of kN rows (MN-major: slabs of 64 columns
+// apart).
+__device__ __forceinline__ uint64_t k_major_descriptor(uint32_t tile) {
+  return wgmma_descriptor(tile, 16, 1024);
+}
+template <int kN>
+__device__ __forceinline__ uint64_t mn_major_descriptor(uint32_t tile) {
+  return wgmma_descriptor(tile, kN * 128, 1024);
+}
+
+// S[64, N] = Q[64, D] K[N, D]^T. q: slabs [D/64][64 rows][64], k: slabs [D/64][N rows][64], both
+// swizzled.
+template <typename T, int kN, int kD>
+__device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint64_t q, uint64_t k) {
+#pragma unroll
+  for (int step = 0; step < kD / 16; ++step) {
+    // 16 columns are 32 bytes inside a slab of 64; descriptors count 16-byte units.
+    const int inside = (step % 4) * 2;
+    WgmmaShape<T, kN, 0>::ss(s,
+                             q + inside + (step / 4) * (64 * 128 / 16),
+                             k + inside + (step / 4) * (kN * 128 / 16),
+                             step != 0);
+  }
+}
+
+// O[64, D] += P[64, N] V[N, D], P in registers (A fragments), v: slabs [D/64][N rows][64] swizzled,
+// read MN-major.
+template <typename T, int kN, int kD>
+__device__ __forceinline__ void wgmma_pv(float (&o)[kD / 2],
+                                         const uint32_t (&p)[kN / 16][4],
+                                         uint64_t v) {
+#pragma unroll
+  for (int step = 0; step < kN / 16; ++step) {
+    WgmmaShape<T, kD, 1>::rs(o, p[step], v + step * (16 * 128 / 16), 1);
+  }
+}
+
+}  // namespace quire::cuda
