@@ -28,6 +28,21 @@ uint32_t sort_key(float value) {
   return magnitude > 0x7f800000u ? 0 : key;
 }
 
+// Folds `better` in lanes. A NaN as its first argument gives way to the second.
+template <class F>
+float extreme(std::span<const float> logits, float start, F better) {
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, start);
+  const size_t whole = logits.size() / kLanes * kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lanes[j] = better(logits[i + j], lanes[j]);
+  }
+  float best = start;
+  for (float lane : lanes) best = better(lane, best);
+  for (size_t i = whole; i < logits.size(); ++i) best = better(logits[i], best);
+  return best;
+}
+
 float value_of(uint32_t key) {
   const uint32_t sign = key & 0x80000000u ? 0x80000000u : 0xffffffffu;
   return key == 0 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(key ^ sign);
@@ -36,17 +51,11 @@ float value_of(uint32_t key) {
 }  // namespace
 
 float max_logit(std::span<const float> logits) {
-  float lanes[kLanes];
-  std::fill_n(lanes, kLanes, -kInfinity);
-  const size_t whole = logits.size() / kLanes * kLanes;
-  for (size_t i = 0; i < whole; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) {
-      lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
-    }
-  }
-  float max = *std::max_element(lanes, lanes + kLanes);
-  for (size_t i = whole; i < logits.size(); ++i) max = logits[i] > max ? logits[i] : max;
-  return max;
+  return extreme(logits, -kInfinity, [](float a, float b) { return a > b ? a : b; });
+}
+
+float min_logit(std::span<const float> logits) {
+  return extreme(logits, kInfinity, [](float a, float b) { return a < b ? a : b; });
 }
 
 // One pass for the maximum in blocks of 1024, which names the block to search.

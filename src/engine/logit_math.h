@@ -17,6 +17,7 @@ struct TokenLogit {
 // +inf or NaN where there is no finite maximum.
 int32_t argmax(std::span<const float> logits);
 float max_logit(std::span<const float> logits);
+float min_logit(std::span<const float> logits);
 
 // log(sum exp(logits)).
 double log_sum_exp(std::span<const float> logits, float max);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/mutants.h"
@@ -138,34 +139,66 @@ double cut_border(double wanted, SamplerScratch* s) {
   return reached + s->weights[places[low]];
 }
 
-// Weights fall into bins by their logarithm; only the bin in which top_p is reached is looked at
-// more closely.
+// Forgets the kept tokens that top_p drops for certain: n tokens of less than (1 - p) / n of the
+// weight each have less than 1 - p of it together.
+void forget_unlikely(double top_p, SamplerScratch* s) {
+  const size_t count = s->kept.size();
+  const auto least =
+      static_cast<float>((1 - top_p) * s->total / static_cast<double>(count) * 0.999);
+  size_t left = 0;
+  for (size_t i = 0; i < count; ++i) {  // without branches: what is forgotten is overwritten
+    const float weight = s->weights[i];
+    s->kept[left] = s->kept[i];
+    s->kept_logits[left] = s->kept_logits[i];
+    s->weights[left] = weight;
+    left += weight >= least;
+  }
+  s->kept.resize(left);
+  s->kept_logits.resize(left);
+  s->weights.resize(left);
+}
+
+// Puts each kept token into one of `num_bins` by its log probability, the most likely ones into
+// bin 0.
+void fill_bins(int num_bins, float max, float inverse_temperature, SamplerScratch* s) {
+  constexpr float kWidest = 32;  // what is rarer shares the last bin
+  const float range = std::min(kWidest, (max - min_logit(s->kept_logits)) * inverse_temperature);
+  const float last = static_cast<float>(num_bins - 1);
+  const float scale = range > 0 ? inverse_temperature * last / range : 0;
+  const size_t count = s->kept.size();
+  s->bins.resize(count);
+  const float* logits = s->kept_logits.data();
+  int32_t* bins = s->bins.data();
+  for (size_t i = 0; i < count; ++i) {
+    const float bin = (max - logits[i]) * scale;
+    bins[i] = static_cast<int32_t>(bin < last ? bin : last);
+  }
+}
+
+// Only the bin in which top_p is reached is looked at more closely.
 void apply_top_p(double top_p, float max, float inverse_temperature, SamplerScratch* s) {
   constexpr int kBins = 1024;
-  constexpr float kWidest = 32;  // in log probability; what is rarer shares the last bin
+  const double wanted = top_p * s->total;
+  forget_unlikely(top_p, s);
+  fill_bins(kBins, max, inverse_temperature, s);
   const size_t count = s->kept.size();
-  float min = max;
-  for (float logit : s->kept_logits) min = logit < min ? logit : min;
-  const float range = std::min(kWidest, (max - min) * inverse_temperature);
-  const float scale = range > 0 ? inverse_temperature * (kBins - 1) / range : 0;
-  s->bins.resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    const float bin = (max - s->kept_logits[i]) * scale;
-    s->bins[i] = bin < kBins - 1 ? static_cast<int32_t>(bin) : kBins - 1;
-  }
   double mass[kBins] = {};
   for (size_t i = 0; i < count; ++i) mass[s->bins[i]] += s->weights[i];
-  const double wanted = top_p * s->total;
   double reached = 0;
   int border_bin = 0;
   while (border_bin < kBins - 1 && reached + mass[border_bin] < wanted) {
     reached += mass[border_bin++];
   }
-  s->border.clear();
+  s->border.resize(count + 1);
+  size_t num_border = 0;
   for (size_t i = 0; i < count; ++i) {
-    if (s->bins[i] == border_bin) s->border.push_back(static_cast<int32_t>(i));
-    s->weights[i] = s->bins[i] > border_bin ? 0 : s->weights[i];
+    s->border[num_border] = static_cast<int32_t>(i);
+    num_border += s->bins[i] == border_bin;
   }
+  s->border.resize(num_border);
+  float* weights = s->weights.data();
+  const int32_t* bins = s->bins.data();
+  for (size_t i = 0; i < count; ++i) weights[i] = bins[i] > border_bin ? 0 : weights[i];
   s->total = reached + cut_border(wanted - reached, s);
 }
 
@@ -197,17 +230,22 @@ void keep_tokens(std::span<const float> logits, const SamplingParams& p, Sampler
   const float max = max_logit(logits);
   if (!std::isfinite(max)) return;
   const float threshold = threshold_of(logits, p, max, s);
+  s->kept.resize(logits.size());
+  s->kept_logits.resize(logits.size());
+  size_t count = 0;
   if (threshold == kMinusInfinity) {
-    s->kept.resize(logits.size());
-    for (size_t i = 0; i < logits.size(); ++i) s->kept[i] = static_cast<int32_t>(i);
-    s->kept_logits.assign(logits.begin(), logits.end());
+    std::iota(s->kept.begin(), s->kept.end(), 0);
+    std::ranges::copy(logits, s->kept_logits.begin());
+    count = logits.size();
   } else {
-    for (size_t i = 0; i < logits.size(); ++i) {
-      if (!(logits[i] >= threshold)) continue;
-      s->kept.push_back(static_cast<int32_t>(i));
-      s->kept_logits.push_back(logits[i]);
+    for (size_t i = 0; i < logits.size(); ++i) {  // without branches
+      s->kept[count] = static_cast<int32_t>(i);
+      s->kept_logits[count] = logits[i];
+      count += logits[i] >= threshold;
     }
   }
+  s->kept.resize(count);
+  s->kept_logits.resize(count);
   const auto inverse_temperature = static_cast<float>(1 / p.temperature);
   s->weights.resize(s->kept.size());
   s->total = exp_weights(s->kept_logits, max, inverse_temperature, s->weights);
