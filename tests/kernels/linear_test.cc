@@ -8,18 +8,17 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/ref/ref.h"
-#include "matrix_fixture.h"
+#include "kernels/backend.h"
+#include "kernels/matrix_fixture.h"
+#include "kernels/op_testing.h"
 
 namespace quire {
 
 namespace {
 
 using test::Fenced;
-using test::MatrixOps;
 using test::TestMatrix;
 using test::TestRows;
-using test::TestThreads;
 
 constexpr int64_t kMaxRows = 100;
 
@@ -83,7 +82,7 @@ Expected expected(ActivationType type, const TestRows& x, const TestMatrix& w) {
 }
 
 // Quantises rows [first, first + rows) of x and multiplies; everything fenced.
-std::vector<float> run(const MatrixOps& ops,
+std::vector<float> run(const OpTable& ops,
                        ActivationType type,
                        const TestRows& x,
                        int64_t first,
@@ -92,7 +91,7 @@ std::vector<float> run(const MatrixOps& ops,
                        const float* bias = nullptr,
                        const float* y_before = nullptr,
                        int32_t threads = 1) {
-  TestThreads pool(threads);
+  testing::Exec pool(threads);
   int64_t n = 0;
   for (const PackedMatrix& w : segments) n += w.n;
   const int64_t k = x.view.cols, stride = n + 3;
@@ -103,14 +102,16 @@ std::vector<float> run(const MatrixOps& ops,
     std::copy_n(y_before + t * n, n, y.floats() + t * stride);
   }
   const Activations activations = {type, rows, k, prepared.data()};
-  ops.quantize(pool.exec(), {{x.row(first), rows, k, x.view.stride}, activations});
-  ops.linear(pool.exec(),
-             {activations,
-              segments.data(),
-              static_cast<int32_t>(segments.size()),
-              bias,
-              y_before != nullptr,
-              {y.floats(), rows, n, stride}});
+  QUIRE_RUN_OP(ops, quantize, pool, {{x.row(first), rows, k, x.view.stride}, activations});
+  QUIRE_RUN_OP(ops,
+               linear,
+               pool,
+               {activations,
+                segments.data(),
+                static_cast<int32_t>(segments.size()),
+                bias,
+                y_before != nullptr,
+                {y.floats(), rows, n, stride}});
   EXPECT_TRUE(prepared.intact());
   EXPECT_TRUE(y.intact());
   for (int64_t t = 0; t < rows; ++t) {
@@ -135,7 +136,7 @@ struct Case {
   ActivationType activations;
 };
 
-class LinearTest : public testing::TestWithParam<Case> {};
+class LinearTest : public ::testing::TestWithParam<Case> {};
 
 std::vector<Case> cases() {
   std::vector<Case> all;
@@ -148,11 +149,11 @@ std::vector<Case> cases() {
   return all;
 }
 
-std::string case_name(const testing::TestParamInfo<Case>& info) {
+std::string case_name(const ::testing::TestParamInfo<Case>& info) {
   return dtype_info(info.param.weights).name + std::string("_") + name_of(info.param.activations);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LinearTest, testing::ValuesIn(cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(All, LinearTest, ::testing::ValuesIn(cases()), case_name);
 
 TEST_P(LinearTest, EveryLevelAgreesWithDoublePrecisionAndWithItselfForEveryBatch) {
   const auto [type, activations] = GetParam();
@@ -160,8 +161,9 @@ TEST_P(LinearTest, EveryLevelAgreesWithDoublePrecisionAndWithItselfForEveryBatch
     TestMatrix w(type, shape.n, shape.k, 11);
     TestRows x(kMaxRows, shape.k, 12);
     const Expected want = expected(activations, x, w);
-    for (const MatrixOps& ops : test::cpu_matrix_ops()) {
-      SCOPED_TRACE(ops.name + " n=" + std::to_string(shape.n) + " k=" + std::to_string(shape.k));
+    for (const OpTable& ops : testing::tables_here()) {
+      SCOPED_TRACE(std::string(ops.name) + " n=" + std::to_string(shape.n) +
+                   " k=" + std::to_string(shape.k));
       const std::vector<float> y = run(ops, activations, x, 0, kMaxRows, {w.packed});
       double worst = 0;
       for (size_t i = 0; i < y.size(); ++i) {
@@ -185,7 +187,7 @@ TEST_P(LinearTest, EveryLevelAgreesWithDoublePrecisionAndWithItselfForEveryBatch
 
 TEST_P(LinearTest, ReferenceAgreesWithDoublePrecision) {
   const auto [type, activations] = GetParam();
-  const MatrixOps ops = {"ref", ref::quantize, ref::linear, ref::embedding};
+  const OpTable& ops = ref_ops();
   const Shape shape = shapes(type)[1];
   TestMatrix w(type, shape.n, shape.k, 11);
   TestRows x(5, shape.k, 12);
@@ -204,7 +206,7 @@ TEST_P(LinearTest, QuantisedActivationsStayNearTheFloatResult) {
   TestMatrix w(type, 64, 768, 11);
   TestRows x(20, 768, 12);
   const Expected want = expected(ActivationType::kF32, x, w);
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     const std::vector<float> y = run(ops, activations, x, 0, 20, {w.packed});
     double error = 0, norm = 0;
     for (size_t i = 0; i < y.size(); ++i) {
@@ -222,7 +224,7 @@ TEST_P(LinearTest, BiasAndYAreAddedAfterTheProduct) {
   TestRows before(6, 33, 13), bias(1, 33, 14);
   std::vector<float> y0;
   for (int64_t t = 0; t < 6; ++t) y0.insert(y0.end(), before.row(t), before.row(t) + 33);
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     for (const int64_t m : {2, 6}) {
       const std::vector<float> plain = run(ops, activations, x, 0, m, {w.packed});
       const auto both = run(ops, activations, x, 0, m, {w.packed}, bias.row(0), y0.data());
@@ -241,7 +243,7 @@ TEST_P(LinearTest, RowsWithNonFiniteValuesPoisonOnlyThemselves) {
   auto* data = const_cast<float*>(dirty.view.data);
   data[1 * dirty.view.stride + 200] = std::numeric_limits<float>::quiet_NaN();
   data[3 * dirty.view.stride + 7] = -std::numeric_limits<float>::infinity();
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     for (const int64_t m : {4, 7}) {
       const std::vector<float> want = run(ops, activations, clean, 0, m, {w.packed});
       const std::vector<float> got = run(ops, activations, dirty, 0, m, {w.packed});
@@ -263,7 +265,7 @@ TEST_P(LinearTest, ZeroAndVanishingRowsGiveZero) {
   auto* data = const_cast<float*>(x.view.data);
   std::fill_n(data + 2 * x.view.stride, 256, 0.0f);
   std::fill_n(data + 4 * x.view.stride, 256, 1e-42f);
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     const std::vector<float> y = run(ops, activations, x, 0, 6, {w.packed});
     for (const int64_t t : {2, 4}) {
       for (int64_t c = 0; c < 33; ++c) EXPECT_NEAR(0.0f, y[t * 33 + c], 1e-37f) << ops.name;
@@ -284,7 +286,7 @@ TEST(Linear, SegmentsOfDifferentTypesStandBesideOneAnother) {
     segments.push_back(parts.back().packed);
   }
   TestRows x(9, 512, 12), bias(1, 168, 13);
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     for (const ActivationType kind : kinds) {
       for (const int64_t m : {1, 9}) {
         const auto all = run(ops, kind, x, 0, m, segments, bias.row(0), nullptr, 2);
@@ -305,7 +307,7 @@ TEST(Linear, SegmentsOfDifferentTypesStandBesideOneAnother) {
 TEST(Linear, MoreRowsThanARowBlockChangeNothing) {
   TestMatrix w(DType::kQ4_1, 64, 288, 11);
   TestRows x(300, 288, 12);
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     const auto y = run(ops, ActivationType::kInt16, x, 0, 300, {w.packed}, nullptr, nullptr, 2);
     for (const int64_t t : {0, 255, 256, 299}) {
       const auto one = run(ops, ActivationType::kInt16, x, t, 1, {w.packed});
@@ -317,7 +319,7 @@ TEST(Linear, MoreRowsThanARowBlockChangeNothing) {
 TEST(Linear, NoRowsIsNoWork) {
   TestMatrix w(DType::kQ4_0, 32, 32, 11);
   TestRows x(1, 32, 12);
-  for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+  for (const OpTable& ops : testing::tables_here()) {
     EXPECT_TRUE(run(ops, ActivationType::kInt16, x, 0, 0, {w.packed}).empty());
   }
 }
@@ -327,11 +329,13 @@ TEST(Embedding, RowsAreBitEqualToTheCheckpoint) {
     const int64_t n = 70, k = 256;
     TestMatrix w(type, n, k, 11);
     const std::vector<int32_t> ids = {0, 69, 33, 33, 31};
-    for (const MatrixOps& ops : test::cpu_matrix_ops()) {
+    for (const OpTable& ops : testing::tables_here()) {
       Fenced out(ids.size() * (k + 2) * 4, 0x77);
-      TestThreads pool(2);
-      ops.embedding(
-          pool.exec(),
+      testing::Exec pool(2);
+      QUIRE_RUN_OP(
+          ops,
+          embedding,
+          pool,
           {w.packed, ids.data(), {out.floats(), static_cast<int64_t>(ids.size()), k, k + 2}});
       EXPECT_TRUE(out.intact());
       for (size_t i = 0; i < ids.size(); ++i) {

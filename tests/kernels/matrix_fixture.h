@@ -1,16 +1,13 @@
-// Random weights in checkpoint order, fenced buffers and the matrix ops of every level that runs
-// here, for the tests of packing and of `linear`.
+// Random weights in checkpoint order and fenced buffers, for the tests of packing and of `linear`.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/pack.h"
 #include "tensor/dtype.h"
 #include "tensor/half.h"
@@ -125,49 +122,6 @@ struct TestMatrix {
   std::vector<float> values;
   Fenced memory;
   PackedMatrix packed;
-};
-
-struct MatrixOps {
-  std::string name;
-  void (*quantize)(const ExecContext&, const QuantizeArgs&);
-  void (*linear)(const ExecContext&, const LinearArgs&);
-  void (*embedding)(const ExecContext&, const EmbeddingArgs&);
-};
-
-inline std::vector<MatrixOps> cpu_matrix_ops() {
-#define QUIRE_LEVEL(level) \
-  MatrixOps { #level, cpu::level::quantize, cpu::level::linear, cpu::level::embedding }
-  std::vector<MatrixOps> levels = {QUIRE_LEVEL(generic)};
-#if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
-  if (avx2) levels.push_back(QUIRE_LEVEL(avx2));
-  if (avx512) levels.push_back(QUIRE_LEVEL(avx512));
-  if (avx512 && __builtin_cpu_supports("avx512vnni")) levels.push_back(QUIRE_LEVEL(avx512_vnni));
-#endif
-#undef QUIRE_LEVEL
-  return levels;
-}
-
-// Threads that live for one op.
-class TestThreads {
- public:
-  explicit TestThreads(int32_t n) : scratch_(n * kScratchBytesPerThread), n_(n) {}
-  ExecContext exec() { return {{nullptr, n_, n_ == 1 ? run<1> : run<2>}, scratch_.data()}; }
-
- private:
-  template <int n>
-  static void run(void*, void (*body)(void*, int32_t, int32_t), void* arg) {
-    std::vector<std::thread> others;
-    for (int32_t t = 1; t < n; ++t) others.emplace_back(body, arg, t, n);
-    body(arg, 0, n);
-    for (std::thread& thread : others) thread.join();
-  }
-  Fenced scratch_;
-  int32_t n_;
 };
 
 // Random rows with a stride, NaN wherever an op must not look: between and after the rows.

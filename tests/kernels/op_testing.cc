@@ -32,7 +32,7 @@ class CoverageRule : public ::testing::Environment {
   void TearDown() override {
     if (::testing::GTEST_FLAG(filter) != "*") return;
 #define QUIRE_EXPECT_COVERED(op, Args) expect_covered(#op);
-    QUIRE_OTHER_OPS(QUIRE_EXPECT_COVERED)
+    QUIRE_OPS(QUIRE_EXPECT_COVERED)
 #undef QUIRE_EXPECT_COVERED
   }
 
@@ -58,6 +58,12 @@ std::vector<IsaLevel> levels_here() {
     if (level.runs_here) levels.push_back(level);
   }
   return levels;
+}
+
+std::vector<OpTable> tables_here() {
+  std::vector<OpTable> tables;
+  for (const IsaLevel& level : levels_here()) tables.push_back(*level.ops);
+  return tables;
 }
 
 void mark_covered(const std::string& op, const std::string& level) {

@@ -19,6 +19,7 @@ namespace quire::testing {
 
 // The levels that this machine runs.
 std::vector<IsaLevel> levels_here();
+std::vector<OpTable> tables_here();
 
 // Notes that a test exercised `op` on `level`; what is never noted fails the test binary
 // (coverage.cc).

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "matrix_fixture.h"
+#include "kernels/matrix_fixture.h"
 
 namespace quire {
 namespace {
