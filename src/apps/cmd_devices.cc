@@ -38,7 +38,7 @@ Json describe() {
   const Result<const OpTable*> chosen = select_ops("");
   Json levels = Json::array();
   for (const IsaLevel& level : cpu_levels()) {
-    Json entry = {{"name", level.name}, {"runs_here", level.runs_here}, {"tested", level.tested}};
+    Json entry = {{"name", level.name}, {"runs_here", level.runs_here}};
     if (!level.runs_here) entry["why_not"] = level.why_not;
     if (chosen.ok() && level.ops == *chosen) entry["chosen"] = true;
     levels.push_back(std::move(entry));
@@ -73,8 +73,6 @@ Status run(bool json) {
                         : level["runs_here"].get<bool>()
                             ? "available"
                             : "no: " + level["why_not"].get<std::string>();
-    if (!level["tested"].get<bool>())
-      state += " (untested on such hardware: never chosen unless named)";
     std::printf("  %-12s %s\n", level["name"].get<std::string>().c_str(), state.c_str());
   }
   return {};

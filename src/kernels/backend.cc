@@ -9,10 +9,10 @@
 namespace quire {
 namespace {
 
-IsaLevel make_level(const char* name, const OpTable* ops, bool tested, std::string missing) {
+IsaLevel make_level(const char* name, const OpTable* ops, std::string missing) {
   if (ops == nullptr) missing = "it is not part of this build";
   const bool runs = missing.empty();
-  return {name, ops, runs, std::move(missing), tested};
+  return {name, ops, runs, std::move(missing)};
 }
 
 std::string level_names(bool only_running) {
@@ -28,13 +28,11 @@ std::string level_names(bool only_running) {
 
 std::span<const IsaLevel> cpu_levels() {
   static const std::array<IsaLevel, 4> levels = {
-      make_level("generic", cpu::generic_table(), true, ""),
-      make_level("avx2", cpu::avx2_table(), true, cpu::missing_feature(cpu::kAvx2Features)),
-      make_level("avx512", cpu::avx512_table(), false, cpu::missing_feature(cpu::kAvx512Features)),
-      make_level("avx512_vnni",
-                 cpu::avx512_vnni_table(),
-                 false,
-                 cpu::missing_feature(cpu::kAvx512VnniFeatures)),
+      make_level("generic", cpu::generic_table(), ""),
+      make_level("avx2", cpu::avx2_table(), cpu::missing_feature(cpu::kAvx2Features)),
+      make_level("avx512", cpu::avx512_table(), cpu::missing_feature(cpu::kAvx512Features)),
+      make_level(
+          "avx512_vnni", cpu::avx512_vnni_table(), cpu::missing_feature(cpu::kAvx512VnniFeatures)),
   };
   return levels;
 }
@@ -57,7 +55,7 @@ Result<const OpTable*> select_ops(std::string_view name) {
                          ") does not run here: " + level.why_not + "; levels that run here: " +
                          level_names(true) + ", ref. Choose one of them or leave it unset");
     }
-    if (level.runs_here && level.tested) best = level.ops;
+    if (level.runs_here) best = level.ops;
   }
   if (name.empty()) return best;
   return invalid_argument("unknown ISA level \"" + std::string(name) + "\" (" +

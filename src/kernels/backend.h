@@ -15,9 +15,6 @@ struct IsaLevel {
   const OpTable* ops;   // null: this build does not contain it
   bool runs_here;       // the CPU and the operating system support it
   std::string why_not;  // the missing feature, when it does not run here
-  // The conformance tests have passed on hardware that has the level. A level that was only
-  // compiled is never chosen silently: QUIRE_ISA or --isa must name it.
-  bool tested;
 };
 
 // All CPU levels of this build, slowest first.
@@ -25,7 +22,7 @@ std::span<const IsaLevel> cpu_levels();
 // Slow, obvious, double-accumulating version of every op: the definition the others are tested
 // against.
 const OpTable& ref_ops();
-// `name`: "" = QUIRE_ISA if set, else the best tested level that runs here; "ref" = the reference
+// `name`: "" = QUIRE_ISA if set, else the best level that runs here; "ref" = the reference
 // backend.
 Result<const OpTable*> select_ops(std::string_view name);
 

@@ -60,6 +60,13 @@ double best_seconds(ThreadPool& pool,
   return best.count();
 }
 
+// 10^9 operations a second of all threads.
+double compute_gops(ThreadPool& pool, int64_t (*kernel)(int64_t), Slice* slice) {
+  slice->compute = kernel;
+  const double seconds = best_seconds(pool, kComputeTime, compute, slice);
+  return static_cast<double>(slice->operations) * pool.num_threads() / seconds * 1e-9;
+}
+
 }  // namespace
 
 Result<MachineLimits> measure_machine_limits(const OpTable& ops, ThreadPool& pool) {
@@ -77,12 +84,9 @@ Result<MachineLimits> measure_machine_limits(const OpTable& ops, ThreadPool& poo
   MachineLimits limits;
   const auto bytes = static_cast<double>(buffer.size());
   limits.read_gbps = bytes / best_seconds(pool, kReadTime, read, &slice) * 1e-9;
-  slice.compute = slice.kernels->fma;
-  double seconds = best_seconds(pool, kComputeTime, compute, &slice);
-  limits.fma_gflops = static_cast<double>(slice.operations) * threads / seconds * 1e-9;
-  slice.compute = slice.kernels->int8;
-  seconds = best_seconds(pool, kComputeTime, compute, &slice);
-  limits.int8_gops = static_cast<double>(slice.operations) * threads / seconds * 1e-9;
+  limits.fma_gflops = compute_gops(pool, slice.kernels->fma, &slice);
+  limits.int8_gops = compute_gops(pool, slice.kernels->int8, &slice);
+  limits.int16_gops = compute_gops(pool, slice.kernels->int16, &slice);
   return limits;
 }
 

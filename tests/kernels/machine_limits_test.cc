@@ -16,6 +16,7 @@ TEST(MachineLimits, AreMeasuredOnEveryLevelThatRunsHere) {
     EXPECT_LT(limits.read_gbps, 5000) << level.name;
     EXPECT_GT(limits.fma_gflops, 0.1) << level.name;
     EXPECT_GT(limits.int8_gops, 0.1) << level.name;
+    EXPECT_GT(limits.int16_gops, 0.1) << level.name;
   }
   EXPECT_GT(measure_machine_limits(ref_ops(), pool).value().fma_gflops, 0.1);
 }

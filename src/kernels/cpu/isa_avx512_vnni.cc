@@ -25,4 +25,7 @@ int64_t limit_int8(int64_t rounds) {
   return rounds * kChains * 64 * 2;
 }
 
+// A 16-bit activation is two int8 planes: two vpdpbusd.
+int64_t limit_int16(int64_t rounds) { return limit_int8(rounds) / 2; }
+
 }  // namespace quire::cpu::avx512_vnni

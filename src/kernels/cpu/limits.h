@@ -1,4 +1,4 @@
-// Loops that do nothing but read, multiply-add in f32, or multiply-add 8-bit integers, as fast as a
+// Loops that do nothing but read, multiply-add in f32, or multiply-add integers, as fast as a
 // level can: what machine_limits.h measures.
 #pragma once
 
@@ -14,7 +14,8 @@ struct LimitKernels {
   uint32_t (*read)(const unsigned char* data, int64_t bytes);
   // Do `rounds` of independent operations; return how many operations, multiply and add as two.
   int64_t (*fma)(int64_t rounds);
-  int64_t (*int8)(int64_t rounds);
+  int64_t (*int8)(int64_t rounds);   // 8-bit weight by 8-bit activation
+  int64_t (*int16)(int64_t rounds);  // 8-bit weight by 16-bit activation, the way the level does it
 };
 
 // Those of the level called `level`; of generic for "ref".
@@ -25,6 +26,7 @@ const LimitKernels& limit_kernels(const char* level);
   uint32_t limit_read(const unsigned char* data, int64_t bytes); \
   int64_t limit_fma(int64_t rounds);                             \
   int64_t limit_int8(int64_t rounds);                            \
+  int64_t limit_int16(int64_t rounds);                           \
   }
 QUIRE_DECLARE_LIMITS(generic)
 QUIRE_DECLARE_LIMITS(avx2)

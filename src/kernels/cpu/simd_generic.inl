@@ -123,21 +123,26 @@ QUIRE_INLINE int store_kv(BF16* p, F32 v) {
 
 QUIRE_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
-// 8-bit products in 16 bits, summed in 32, over arrays in L1: what a compiler makes of plain loops.
-inline int64_t int8_at_full_speed(int64_t rounds) {
+// Integer products summed in 32 bits over arrays in L1: what a compiler makes of plain loops.
+template <class X>
+int64_t products_at_full_speed(int64_t rounds) {
   constexpr int kCount = 256;
-  uint8_t a[kCount];
-  int8_t b[kCount];
-  __builtin_memset(a, 1, sizeof(a));
-  __builtin_memset(b, 1, sizeof(b));
+  uint8_t weights[kCount];
+  X x[kCount];
+  __builtin_memset(weights, 1, sizeof(weights));
+  __builtin_memset(x, 1, sizeof(x));
   int32_t sum = 0;
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : : "r"(a), "r"(b) : "memory");
+    asm volatile("" : : "r"(weights), "r"(x) : "memory");
     int32_t part = 0;
-    for (int j = 0; j < kCount; ++j) part += static_cast<int16_t>(a[j] * b[j]);
+    for (int j = 0; j < kCount; ++j) part += weights[j] * x[j];
     sum += part;
   }
   volatile int32_t output = sum;
   (void)output;
   return rounds * kCount * 2;
+}
+inline int64_t int8_at_full_speed(int64_t rounds) { return products_at_full_speed<int8_t>(rounds); }
+inline int64_t int16_at_full_speed(int64_t rounds) {
+  return products_at_full_speed<int16_t>(rounds);
 }
