@@ -46,10 +46,10 @@ GenerateRequest make_request(const Llm& llm, const RunFlags& flags, const std::s
   if (flags.raw || !llm.has_chat_template()) {
     request.prompt = prompt;
   } else {
-    Json messages = Json::array();
-    if (!flags.system.empty()) messages.push_back({{"role", "system"}, {"content", flags.system}});
-    messages.push_back({{"role", "user"}, {"content", prompt}});
-    request.prompt = ChatPrompt{.messages_json = dump_json(messages)};
+    ChatPrompt chat;
+    if (!flags.system.empty()) chat.messages.push_back({"system", flags.system});
+    chat.messages.push_back({"user", prompt});
+    request.prompt = std::move(chat);
   }
   request.sampling = flags.sampling.over(llm.default_sampling());
   request.output = flags.sampling.output();

@@ -82,7 +82,8 @@ Command add_tokenize_command(CLI::App& app) {
   auto flags = std::make_shared<TokenizeFlags>();
   app.add_option("MODEL", flags->model, "model, as for quire run")->required();
   app.add_option("-p,--prompt", flags->prompt, "the text; - reads standard input");
-  app.add_option("-f,--file", flags->file, "read the text from this file; - is standard input");
+  app.add_option("-f,--file", flags->file, "read the text from this file; - is standard input")
+      ->excludes("-p");
   app.add_flag(
       "--no-special-tokens", flags->no_special, "do not add the model's own special tokens (BOS)");
   app.add_flag("--parse-special-tokens",

@@ -45,6 +45,9 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
   add_count("--max-num-queued-reqs",
             e.max_num_queued_reqs,
             "requests waiting before new ones are refused");
+  add_count("--max-logprobs",
+            e.max_logprobs,
+            "most alternatives that --logprobs may ask for; -1 = no limit");
   add("--activations",
       e.activations,
       "into quantised weights: int16 (exact answers), int8 (fast), f32");

@@ -2,16 +2,87 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <nlohmann/json.hpp>
-#include <numeric>
+#include <cctype>
+#include <charconv>
+#include <cstdlib>
+#include <limits>
 #include <utility>
 
 namespace quire {
 
+std::optional<int32_t> parse_token_id(const std::string& text) {
+  int32_t id = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return id;
+}
+
+namespace {
+
+// ID:BIAS
+std::pair<int32_t, float> parse_bias(const std::string& text) {
+  const size_t colon = text.find(':');
+  const std::optional<int32_t> id = parse_token_id(text.substr(0, colon));
+  const char* number = colon == std::string::npos ? "" : text.c_str() + colon + 1;
+  char* end = nullptr;
+  const float bias = std::strtof(number, &end);
+  if (!id || end == number || *end != '\0') {
+    throw CLI::ValidationError("--logit-bias must be ID:BIAS, as in 42:-1.5, got " + text);
+  }
+  return {*id, bias};
+}
+
+uint64_t parse_seed(const std::string& text) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw CLI::ValidationError(std::string("--seed must be ") + kSeedRange + ", got " + text);
+  }
+  return seed;
+}
+
+bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-'; }
+
+// Flags whose value has no effect are refused.
+Status check_effect(const CLI::App& app, const SamplingFlags& flags) {
+  const CLI::Option* json = app.get_option_no_throw("--json");
+  const bool writes_json =
+      app.get_option_no_throw("--output") != nullptr || (json != nullptr && json->count() > 0);
+  if (!flags.logprobs || writes_json) return {};
+  return invalid_argument(
+      "--logprobs has no effect without a JSON result: use it with quire run --json or "
+      "quire generate");
+}
+
+void add_token_flags(CLI::App& app, SamplingFlags& f, const std::string& group) {
+  const auto add_ids = [&](const char* name, std::vector<int32_t>& ids, const char* help) {
+    app.add_option(name, ids, help)
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("ID,...")
+        ->group(group);
+  };
+  add_ids("--stop-token-ids", f.stop_token_ids, "end the answer at these tokens");
+  add_ids("--allowed-token-ids", f.allowed_token_ids, "generate these tokens only");
+  add_ids("--banned-token-ids", f.banned_token_ids, "never generate these tokens");
+  app.add_option_function<std::vector<std::string>>(
+         "--logit-bias",
+         [&f](const std::vector<std::string>& values) {
+           f.logit_bias.clear();
+           for (const std::string& value : values) f.logit_bias.push_back(parse_bias(value));
+         },
+         "add BIAS in [-100, 100] to a token's logit (may be given several times)")
+      ->allow_extra_args(false)
+      ->type_name("ID:BIAS")
+      ->group(group);
+}
+
+}  // namespace
+
 void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
   const std::string group = "Sampling";
   const auto add = [&](const char* name, auto& field, const char* help) {
-    app.add_option(name, field, help)->group(group);
+    return app.add_option(name, field, help)->group(group);
   };
   add("--temperature",
       f.temperature,
@@ -24,17 +95,68 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
       "divides logits of tokens seen in prompt or answer");
   add("--presence-penalty", f.presence_penalty, "subtracted once for each token in the answer");
   add("--frequency-penalty", f.frequency_penalty, "subtracted for each occurrence in the answer");
-  add("--seed", f.seed, "makes sampling repeatable");
+  app.add_option_function<std::string>(
+         "--seed",
+         [&f](const std::string& text) { f.seed = parse_seed(text); },
+         "makes sampling repeatable")
+      ->type_name("INT")
+      ->group(group);
   add("--max-tokens,-n", f.max_tokens, "length limit of the answer in tokens");
   add("--min-tokens", f.min_tokens, "no end of the answer before this many tokens");
-  add("--stop", f.stop, "end the answer at this text (may be given several times)");
-  add("--stop-token-ids", f.stop_token_ids, "end the answer at these tokens");
+  add("--stop", f.stop, "end the answer at this text (may be given several times)")
+      ->allow_extra_args(false);
+  add_token_flags(app, f, group);
   add("--logprobs",
       f.logprobs,
-      "report log-probabilities and this many alternatives (with --json)");
+      "report log-probabilities in the JSON result: for each token itself first, then this many "
+      "of the most likely ones, in order (itself again where it is one of them)");
   app.add_flag("--ignore-eos", f.ignore_eos, "go on after the model's end token")->group(group);
   app.add_flag("--keep-special-tokens", f.keep_special_tokens, "print special tokens as text")
       ->group(group);
+  app.parse_complete_callback([&app, &f] {
+    Status status = f.validate();
+    if (status.ok()) status = check_effect(app, f);
+    if (!status.ok()) throw CLI::ValidationError(status.message());
+  });
+}
+
+Status SamplingFlags::validate() const {
+  SamplingParams defaults;
+  defaults.max_tokens = std::numeric_limits<int>::max();
+  QUIRE_RETURN_IF_ERROR(with_flag_names(over(defaults).validate(std::numeric_limits<int>::max())));
+  return with_flag_names(output().validate());
+}
+
+Status with_flag_names(const Status& status) {
+  if (status.ok()) return status;
+  std::string message = status.message();
+  for (const std::string& name : std::vector<std::string>{"temperature",
+                                                          "top_k",
+                                                          "top_p",
+                                                          "min_p",
+                                                          "repetition_penalty",
+                                                          "presence_penalty",
+                                                          "frequency_penalty",
+                                                          "max_tokens",
+                                                          "min_tokens",
+                                                          "logprobs",
+                                                          "stop",
+                                                          "stop_token_ids",
+                                                          "allowed_token_ids",
+                                                          "banned_token_ids",
+                                                          "logit_bias",
+                                                          "max_model_len"}) {
+    std::string flag = "--" + name;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    for (size_t at = 0; (at = message.find(name, at)) != std::string::npos;) {
+      const size_t end = at + name.size();
+      const bool whole = (at == 0 || !is_word(message[at - 1])) &&
+                         (end == message.size() || !is_word(message[end]));
+      if (whole) message.replace(at, name.size(), flag);
+      at += whole ? flag.size() : name.size();
+    }
+  }
+  return {status.code(), message};
 }
 
 SamplingParams SamplingFlags::over(SamplingParams p) const {
@@ -50,146 +172,17 @@ SamplingParams SamplingFlags::over(SamplingParams p) const {
   if (logprobs) p.logprobs = logprobs;
   if (seed) p.seed = seed;
   p.stop_token_ids.insert(p.stop_token_ids.end(), stop_token_ids.begin(), stop_token_ids.end());
+  p.allowed_token_ids.insert(
+      p.allowed_token_ids.end(), allowed_token_ids.begin(), allowed_token_ids.end());
+  p.banned_token_ids.insert(
+      p.banned_token_ids.end(), banned_token_ids.begin(), banned_token_ids.end());
+  p.logit_bias.insert(p.logit_bias.end(), logit_bias.begin(), logit_bias.end());
   p.ignore_eos = p.ignore_eos || ignore_eos;
   return p;
 }
 
 TextStream::Options SamplingFlags::output() const {
   return {.stop = stop, .skip_special_tokens = !keep_special_tokens};
-}
-
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
-  for (const std::string& candidate : candidates) {
-    std::vector<size_t> row(candidate.size() + 1);
-    std::iota(row.begin(), row.end(), 0);
-    for (size_t i = 1; i <= word.size(); ++i) {
-      size_t diagonal = std::exchange(row[0], i);
-      for (size_t j = 1; j <= candidate.size(); ++j) {
-        const size_t substitute = diagonal + (word[i - 1] != candidate[j - 1]);
-        diagonal = row[j];
-        row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-      }
-    }
-    if (row.back() < best_distance) {
-      best_distance = row.back();
-      best = candidate;
-    }
-  }
-  return best;
-}
-
-namespace {
-
-// nlohmann's get<int>() wraps around silently.
-int checked_int(const Json& v) {
-  if (!v.is_number_integer() || v.get<double>() < INT32_MIN || v.get<double>() > INT32_MAX) {
-    throw std::invalid_argument("an integer of at most 32 bits");
-  }
-  return v.get<int>();
-}
-
-std::vector<int32_t> checked_ids(const Json& v) {
-  if (!v.is_array()) throw std::invalid_argument("an array of token ids");
-  std::vector<int32_t> ids;
-  for (const Json& id : v) ids.push_back(checked_int(id));
-  return ids;
-}
-
-// One known field: its name and how its value is taken over. `set` throws what the value must be.
-struct Field {
-  const char* name;
-  std::function<void(const Json&)> set;
-};
-
-std::vector<Field> sampling_fields(SamplingParams& p, TextStream::Options& o) {
-  const auto number = [](double& target) {
-    return [&target](const Json& v) {
-      if (!v.is_number()) throw std::invalid_argument("a number");
-      target = v.get<double>();
-    };
-  };
-  const auto integer = [](auto& target) {
-    return [&target](const Json& v) { target = checked_int(v); };
-  };
-  const auto boolean = [](bool& target) {
-    return [&target](const Json& v) {
-      if (!v.is_boolean()) throw std::invalid_argument("true or false");
-      target = v.get<bool>();
-    };
-  };
-  const auto ids = [](std::vector<int32_t>& target) {
-    return [&target](const Json& v) { target = checked_ids(v); };
-  };
-  return {
-      {"temperature", number(p.temperature)},
-      {"top_k", integer(p.top_k)},
-      {"top_p", number(p.top_p)},
-      {"min_p", number(p.min_p)},
-      {"repetition_penalty", number(p.repetition_penalty)},
-      {"presence_penalty", number(p.presence_penalty)},
-      {"frequency_penalty", number(p.frequency_penalty)},
-      {"max_tokens", integer(p.max_tokens)},
-      {"min_tokens", integer(p.min_tokens)},
-      {"logprobs", integer(p.logprobs)},
-      {"prompt_logprobs", integer(p.prompt_logprobs)},
-      {"stop_token_ids", ids(p.stop_token_ids)},
-      {"allowed_token_ids", ids(p.allowed_token_ids)},
-      {"ignore_eos", boolean(p.ignore_eos)},
-      {"include_stop_str_in_output", boolean(o.include_stop_string)},
-      {"skip_special_tokens", boolean(o.skip_special_tokens)},
-      {"seed",
-       [&p](const Json& v) {
-         if (!v.is_number_integer()) throw std::invalid_argument("an integer");
-         p.seed =
-             v.is_number_unsigned() ? v.get<uint64_t>() : static_cast<uint64_t>(v.get<int64_t>());
-       }},
-      {"stop",
-       [&o](const Json& v) {
-         if (!v.is_string() && !v.is_array()) throw std::invalid_argument("a string or an array");
-         o.stop = v.is_string() ? std::vector<std::string>{v.get<std::string>()}
-                                : v.get<std::vector<std::string>>();
-       }},
-      {"logit_bias",
-       [&p](const Json& v) {
-         if (!v.is_object()) throw std::invalid_argument("an object of token id: bias");
-         for (const auto& [id, bias] : v.items()) {
-           p.logit_bias.emplace_back(std::stoi(id), bias.get<float>());
-         }
-       }},
-  };
-}
-
-}  // namespace
-
-Status apply_sampling_fields(const Json& object,
-                             const std::vector<std::string>& known_elsewhere,
-                             SamplingParams& params,
-                             TextStream::Options& output) {
-  const std::vector<Field> fields = sampling_fields(params, output);
-  std::vector<std::string> names = known_elsewhere;
-  for (const Field& field : fields) names.push_back(field.name);
-  for (const auto& [key, value] : object.items()) {
-    if (std::find(known_elsewhere.begin(), known_elsewhere.end(), key) != known_elsewhere.end()) {
-      continue;
-    }
-    const auto field = std::find_if(
-        fields.begin(), fields.end(), [&key = key](const Field& f) { return key == f.name; });
-    if (field == fields.end()) {
-      const std::string near = nearest(key, names);
-      return invalid_argument("unknown field \"" + key + "\"" +
-                              (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
-    }
-    if (value.is_null()) continue;
-    try {
-      field->set(value);
-    } catch (const std::exception& error) {
-      return invalid_argument("field \"" + key + "\" must be " + error.what() + ", got " +
-                              dump_json(value));
-    }
-  }
-  return {};
 }
 
 }  // namespace quire

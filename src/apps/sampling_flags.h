@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "apps/command.h"
@@ -19,14 +20,21 @@ struct SamplingFlags {
   std::optional<int> top_k, max_tokens, min_tokens, logprobs;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
-  std::vector<int32_t> stop_token_ids;
+  std::vector<int32_t> stop_token_ids, allowed_token_ids, banned_token_ids;
+  std::vector<std::pair<int32_t, float>> logit_bias;
   bool ignore_eos = false;
   bool keep_special_tokens = false;
 
   SamplingParams over(SamplingParams defaults) const;
   TextStream::Options output() const;
+  // What can be known without the model: its vocabulary and its own defaults.
+  Status validate() const;
 };
 
+// The same status, with flags where its message names fields: "top_p must be" -> "--top-p must be".
+Status with_flag_names(const Status& status);
+
+// Values out of range end the parsing, before any model is loaded.
 void add_sampling_flags(CLI::App& app, SamplingFlags& flags);
 
 // Applies the sampling fields of `object` to params and output. An unknown field is an error that
@@ -35,6 +43,10 @@ Status apply_sampling_fields(const Json& object,
                              const std::vector<std::string>& known_elsewhere,
                              SamplingParams& params,
                              TextStream::Options& output);
+
+inline constexpr const char* kSeedRange = "an integer in [0, 18446744073709551615]";
+// A whole decimal number of at most 32 bits.
+std::optional<int32_t> parse_token_id(const std::string& text);
 
 // The entry of `candidates` with the smallest edit distance to `word`, or "" when none is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);

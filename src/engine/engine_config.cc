@@ -4,9 +4,13 @@
 #include <bit>
 #include <cstdio>
 
+#include "base/thread_pool.h"
+
 namespace quire {
 
 namespace {
+
+constexpr int kMaxThreads = 1024;
 
 Status at_least(const char* flag, int64_t value, int64_t least, const char* remedy) {
   if (value >= least) return Status();
@@ -34,7 +38,12 @@ Status EngineConfig::validate() const {
   QUIRE_RETURN_IF_ERROR(at_least(
       "--long-prefill-token-threshold", long_prefill_token_threshold, 0, " (0 = no limit)"));
   QUIRE_RETURN_IF_ERROR(at_least("--max-logprobs", max_logprobs, -1, " (-1 = no limit)"));
-  QUIRE_RETURN_IF_ERROR(at_least("--num-threads", num_threads, 0, " (0 = every core)"));
+  QUIRE_RETURN_IF_ERROR(at_least("--threads", num_threads, 0, " (0 = every core)"));
+  if (num_threads > kMaxThreads) {
+    return invalid_argument("--threads must be at most " + std::to_string(kMaxThreads) + ", got " +
+                            std::to_string(num_threads) + "; 0 uses every core (" +
+                            std::to_string(default_num_threads()) + " here)");
+  }
   QUIRE_RETURN_IF_ERROR(at_least(
       "--kv-cache-memory-bytes", kv_cache_memory_bytes, 0, " (0 = a share of the free memory)"));
   if (block_size < 1 || block_size > 256 || !std::has_single_bit(unsigned(block_size))) {
@@ -48,7 +57,7 @@ Status EngineConfig::validate() const {
                             std::to_string(max_num_seqs) + ": raise the first or lower the second");
   }
   if (!(kv_cache_memory_share > 0 && kv_cache_memory_share <= 1)) {
-    return invalid_argument("the share of free memory for the KV cache must be in (0, 1], got " +
+    return invalid_argument("--kv-cache-memory-share must be in (0, 1], got " +
                             std::to_string(kv_cache_memory_share));
   }
   QUIRE_RETURN_IF_ERROR(one_of("--kv-cache-dtype",

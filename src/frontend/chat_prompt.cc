@@ -3,6 +3,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/mutants.h"
+#include "frontend/utf8.h"
+
 namespace quire {
 namespace {
 
@@ -55,6 +58,16 @@ Status check_messages(const Json& messages) {
 
 }  // namespace
 
+Result<std::string> to_messages_json(const std::vector<ChatMessage>& messages) {
+  Json json = Json::array();
+  for (const ChatMessage& message : messages) {
+    QUIRE_RETURN_IF_ERROR(check_utf8(message.role, "the role of a message"));
+    QUIRE_RETURN_IF_ERROR(check_utf8(message.content, "the " + message.role + " message"));
+    json.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  return dump_json(json);
+}
+
 Result<std::string> render_chat(const ChatTemplate& chat_template,
                                 const ChatPrompt& prompt,
                                 const TemplateTokens& tokens,
@@ -66,7 +79,11 @@ Result<std::string> render_chat(const ChatTemplate& chat_template,
       return invalid_argument("chat_template_kwargs must be a JSON object");
     }
   }
-  QUIRE_ASSIGN_OR_RETURN(Json messages, parse_json_document(prompt.messages_json));
+  std::string messages_json = prompt.messages_json;
+  if (!prompt.messages.empty()) {
+    QUIRE_ASSIGN_OR_RETURN(messages_json, to_messages_json(prompt.messages));
+  }
+  QUIRE_ASSIGN_OR_RETURN(Json messages, parse_json_document(messages_json));
   QUIRE_RETURN_IF_ERROR(check_messages(messages));
   mark_strings(messages, special_tokens);
   context["messages"] = std::move(messages);
@@ -75,7 +92,8 @@ Result<std::string> render_chat(const ChatTemplate& chat_template,
     mark_strings(tools, special_tokens);
     context["tools"] = std::move(tools);
   }
-  context["add_generation_prompt"] = prompt.add_generation_prompt;
+  context["add_generation_prompt"] =
+      prompt.add_generation_prompt && !mutant("frontend_no_generation_prompt");
   context["bos_token"] = tokens.bos;
   context["eos_token"] = tokens.eos;
   context["pad_token"] = tokens.pad;

@@ -12,10 +12,18 @@
 
 namespace quire {
 
+struct ChatMessage {
+  std::string role, content;
+};
+
+// The array [{"role", "content"}, ...]. Text that is not UTF-8 is refused: JSON cannot hold it.
+Result<std::string> to_messages_json(const std::vector<ChatMessage>& messages);
+
 struct ChatPrompt {
-  std::string messages_json;         // array of {"role", "content", ...}, as in OpenAI's API
-  std::string tools_json;            // array, or empty
-  std::string template_kwargs_json;  // object of extra template variables, or empty
+  std::vector<ChatMessage> messages;  // plain turns; or, when empty,
+  std::string messages_json;          // array of {"role", "content", ...}, as in OpenAI's API
+  std::string tools_json;             // array, or empty
+  std::string template_kwargs_json;   // object of extra template variables, or empty
   bool add_generation_prompt = true;
 };
 

@@ -1,29 +1,20 @@
 #include "frontend/conversation.h"
 
-#include <nlohmann/json.hpp>
+#include <algorithm>
 #include <utility>
+
+#include "base/mutants.h"
 
 namespace quire {
 namespace {
 
-// Stands for the last answer while its turn is rendered: tells what the template puts before and
-// after it.
-constexpr const char* kAnswerMark =
-    "quire\xEE\x80\x80"
-    "answer\xEE\x80\x81";
+// Two texts in place of the last answer that end differently, also in other cases.
+constexpr const char* kAnswerA = "quire answer A";
+constexpr const char* kAnswerB = "quire answer B";
 
-std::string append_message(const std::string& messages_json,
-                           const char* role,
-                           const std::string& content) {
-  Json messages = Json::parse(messages_json);
-  messages.push_back({{"role", role}, {"content", content}});
-  return dump_json(messages);
-}
-
-std::string with_last_answer(const std::string& messages_json, const std::string& content) {
-  Json messages = Json::parse(messages_json);
-  messages.back()["content"] = content;
-  return dump_json(messages);
+std::string common_suffix(const std::string& a, const std::string& b) {
+  const auto [end, unused] = std::mismatch(a.rbegin(), a.rend(), b.rbegin(), b.rend());
+  return std::string(end.base(), a.end());
 }
 
 }  // namespace
@@ -34,53 +25,64 @@ void Conversation::set_system(std::string text) {
 }
 
 void Conversation::reset() {
-  messages_json_ = system_.empty() ? "[]" : append_message("[]", "system", system_);
-  before_question_ = messages_json_;
+  messages_.clear();
+  if (!system_.empty()) messages_.push_back({"system", system_});
+  num_answered_ = messages_.size();
   tokens_.clear();
   asked_tokens_.clear();
 }
 
-Result<std::string> Conversation::render(const std::string& messages_json,
-                                         bool add_generation_prompt) const {
-  return llm_->render(
-      {.messages_json = messages_json, .add_generation_prompt = add_generation_prompt});
+std::string Conversation::messages_json() const {
+  // ask() let nothing in that cannot be written; a system message may not have been asked with.
+  const Result<std::string> json = to_messages_json(messages_);
+  return json.ok() ? *json : "[]";
 }
 
 Result<std::vector<TokenId>> Conversation::ask(const std::string& user_text) {
-  const std::string messages = append_message(messages_json_, "user", user_text);
-  std::vector<TokenId> tokens;
+  num_answered_ = messages_.size();
+  messages_.push_back({"user", user_text});
+  std::optional<std::vector<TokenId>> tokens;
   if (!tokens_.empty()) {
-    // Render with a mark in place of the last answer; what follows the mark is new, and what stands
-    // before it must be what the last turn's prompt was.
-    const std::string marked =
-        append_message(with_last_answer(messages_json_, kAnswerMark), "user", user_text);
-    QUIRE_ASSIGN_OR_RETURN(const std::string whole, render(marked, true));
-    QUIRE_ASSIGN_OR_RETURN(const std::string before, render(answered_question_, true));
-    const size_t mark = whole.find(kAnswerMark);
-    if (mark == before.size() && whole.compare(0, mark, before) == 0) {
-      QUIRE_ASSIGN_OR_RETURN(
-          const std::vector<TokenId> rest,
-          llm_->encode_chat(whole.substr(mark + std::string(kAnswerMark).size())));
-      tokens = tokens_;
-      tokens.insert(tokens.end(), rest.begin(), rest.end());
-    }
+    QUIRE_ASSIGN_OR_RETURN(tokens, append_turn());
   }
-  if (tokens.empty()) {
-    QUIRE_ASSIGN_OR_RETURN(const std::string whole, render(messages, true));
-    QUIRE_ASSIGN_OR_RETURN(tokens, llm_->encode_chat(whole));
+  if (!tokens) {
+    QUIRE_ASSIGN_OR_RETURN(tokens, encode_all());
   }
-  before_question_ = std::exchange(messages_json_, messages);
-  asked_tokens_ = tokens;
-  return tokens;
+  asked_tokens_ = *tokens;
+  return std::move(*tokens);
+}
+
+Result<std::vector<TokenId>> Conversation::encode_all() const {
+  QUIRE_ASSIGN_OR_RETURN(const std::string whole, llm_->render({.messages = messages_}));
+  return llm_->encode_chat(whole);
+}
+
+// Nothing when the template does not show the last answer.
+Result<std::optional<std::vector<TokenId>>> Conversation::append_turn() const {
+  QUIRE_ASSIGN_OR_RETURN(const std::string a, render_with_last_answer(kAnswerA));
+  QUIRE_ASSIGN_OR_RETURN(const std::string b, render_with_last_answer(kAnswerB));
+  if (a == b) return std::optional<std::vector<TokenId>>();
+  std::string added = common_suffix(a, b);
+  if (mutant("frontend_drops_turn_end")) added.erase(0, added.find('\n'));
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> rest, llm_->encode_chat(added));
+  std::vector<TokenId> tokens = tokens_;
+  tokens.insert(tokens.end(), rest.begin(), rest.end());
+  return std::optional(std::move(tokens));
+}
+
+Result<std::string> Conversation::render_with_last_answer(const char* text) const {
+  std::vector<ChatMessage> messages = messages_;
+  messages[messages.size() - 2].content = text;  // ..., question, answer, the new question
+  return llm_->render({.messages = std::move(messages)});
 }
 
 void Conversation::answer(const std::vector<TokenId>& tokens, const std::string& text) {
-  answered_question_ = messages_json_;
-  messages_json_ = append_message(messages_json_, "assistant", text);
+  messages_.push_back({"assistant", text});
+  num_answered_ = messages_.size();
   tokens_ = std::move(asked_tokens_);
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
 }
 
-void Conversation::forget_question() { messages_json_ = before_question_; }
+void Conversation::forget_question() { messages_.resize(num_answered_); }
 
 }  // namespace quire

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "frontend/utf8.h"
+
 namespace quire {
 namespace {
 
@@ -31,6 +33,7 @@ int nesting_depth(std::string_view text) {
 }  // namespace
 
 Result<Json> parse_json_document(std::string_view text) {
+  QUIRE_RETURN_IF_ERROR(check_utf8(text, "the JSON text"));
   if (const int depth = nesting_depth(text); depth > kMaxJsonDepth) {
     return invalid_argument("JSON nested " + std::to_string(depth) + " deep; at most " +
                             std::to_string(kMaxJsonDepth) + " levels are allowed");

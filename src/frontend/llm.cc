@@ -80,6 +80,7 @@ Result<std::vector<TokenId>> encode(const Llm& llm,
 }  // namespace
 
 Result<TextStream> Llm::submit(GenerateRequest in) {
+  QUIRE_RETURN_IF_ERROR(in.output.validate());
   std::variant<std::string, std::vector<TokenId>> prompt;
   const bool is_chat = std::holds_alternative<ChatPrompt>(in.prompt);
   if (is_chat) {

@@ -2,7 +2,19 @@
 
 #include <utility>
 
+#include "frontend/utf8.h"
+
 namespace quire {
+
+Status TextStream::Options::validate() const {
+  for (const std::string& text : stop) {
+    if (text.empty()) {
+      return invalid_argument("stop must not hold an empty text: leave it out");
+    }
+    QUIRE_RETURN_IF_ERROR(check_utf8(text, "stop"));
+  }
+  return {};
+}
 
 double RequestStats::prefill_tokens_per_second() const {
   const double seconds = first_token_seconds - scheduled_seconds;

@@ -48,6 +48,8 @@ class TextStream {
     std::vector<std::string> stop;
     bool include_stop_string = false;
     bool skip_special_tokens = true;
+
+    Status validate() const;  // an empty stop string, or one that is not UTF-8, can never be found
   };
   TextStream(std::shared_ptr<PendingRequest> pending, const Tokenizer& tokenizer, Options options);
   TextStream(TextStream&&) = default;

@@ -2,6 +2,7 @@
 // tokenizer_config.json, chat_template.jinja, README.md (licence), safetensors.
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/json.h"
@@ -112,6 +113,22 @@ std::string licence_of_readme(const std::string& readme) {
   return readme.substr(begin, line_end == std::string::npos ? line_end : line_end - begin);
 }
 
+// The folder's name; in a Hugging Face cache, models--ORG--NAME/snapshots/COMMIT, it is ORG/NAME.
+std::string name_of_folder(const fs::path& folder) {
+  std::error_code error;
+  const fs::path absolute = fs::absolute(folder, error).lexically_normal();
+  const fs::path path = absolute.has_filename() ? absolute : absolute.parent_path();
+  constexpr std::string_view kPrefix = "models--";
+  const std::string repository = path.parent_path().parent_path().filename().string();
+  const size_t separator = repository.find("--", kPrefix.size());
+  if (path.parent_path().filename() == "snapshots" && repository.starts_with(kPrefix) &&
+      separator != std::string::npos) {
+    return repository.substr(kPrefix.size(), separator - kPrefix.size()) + "/" +
+           repository.substr(separator + 2);
+  }
+  return path.filename().string();
+}
+
 }  // namespace
 
 Result<ModelFiles> open_folder_model(const fs::path& folder) {
@@ -123,8 +140,7 @@ Result<ModelFiles> open_folder_model(const fs::path& folder) {
   Result<std::optional<std::string>> readme = read_optional(folder / "README.md", kMaxReadmeBytes);
   if (readme.ok() && *readme) files.info.config.licence = licence_of_readme(**readme);
   ModelConfig& config = files.info.config;
-  if (config.name.empty())
-    config.name = fs::absolute(folder).lexically_normal().filename().string();
+  if (config.name.empty()) config.name = name_of_folder(folder);
   QUIRE_ASSIGN_OR_RETURN(files.checkpoint, open_safetensors_folder(folder));
   return files;
 }

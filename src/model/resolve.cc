@@ -32,13 +32,28 @@ bool is_plain_name(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos;
 }
 
+// The folder of the only snapshot: caches that were copied or linked together may lack refs/main.
+Result<fs::path> only_snapshot(const fs::path& repository) {
+  std::error_code error;
+  std::vector<fs::path> snapshots;
+  for (fs::directory_iterator it(repository / "snapshots", error), end; !error && it != end;
+       it.increment(error)) {
+    snapshots.push_back(it->path());
+  }
+  if (!error && snapshots.size() == 1) return snapshots.front();
+  return not_found((repository / "refs" / "main").string() + " is missing and " +
+                   (repository / "snapshots").string() + " holds " +
+                   std::to_string(snapshots.size()) +
+                   " snapshots: give the folder of one of them as MODEL, or download it again");
+}
+
 // models--org--name/snapshots/<the commit that refs/main names>.
 Result<fs::path> snapshot(const fs::path& repository) {
-  QUIRE_ASSIGN_OR_RETURN(std::string ref, read_text_file(repository / "refs" / "main", 4096));
+  const fs::path main = repository / "refs" / "main";
+  if (!is_there(main)) return only_snapshot(repository);
+  QUIRE_ASSIGN_OR_RETURN(std::string ref, read_text_file(main, 4096));
   ref = trimmed(ref);
-  if (!is_plain_name(ref)) {
-    return data_loss((repository / "refs" / "main").string() + " does not name a snapshot");
-  }
+  if (!is_plain_name(ref)) return data_loss(main.string() + " does not name a snapshot");
   fs::path folder = repository / "snapshots" / ref;
   if (!is_there(folder)) {
     return not_found(folder.string() + " is missing: the download of the model did not finish");

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -119,8 +120,10 @@ Status read_header(InputFile input, Checkpoint* checkpoint) {
   return Status();
 }
 
-// The shard names of an index, each a plain file name.
-Result<std::set<std::string>> shard_names(const fs::path& index_path) {
+using WeightMap = std::map<std::string, std::string>;  // tensor -> the file that holds it
+
+// The "weight_map" of an index; every file is a plain name.
+Result<WeightMap> read_weight_map(const fs::path& index_path) {
   QUIRE_ASSIGN_OR_RETURN(std::string text, read_text_file(index_path, kSafetensorsMaxIndexBytes));
   Result<JsonValue> index = parse_json(text, kHeaderLimits);
   if (!index.ok()) return index.status().with_context(index_path.string());
@@ -128,6 +131,7 @@ Result<std::set<std::string>> shard_names(const fs::path& index_path) {
   if (map == nullptr || map->object() == nullptr) {
     return data_loss(index_path.string() + " has no object \"weight_map\"");
   }
+  WeightMap shard_of;
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : *map->object()) {
     const std::string* name = shard.string();
@@ -141,8 +145,26 @@ Result<std::set<std::string>> shard_names(const fs::path& index_path) {
       return data_loss(index_path.string() + " lists more than " +
                        std::to_string(kSafetensorsMaxShards) + " files");
     }
+    shard_of[tensor] = *name;
   }
-  return shards;
+  return shard_of;
+}
+
+// Every tensor must be where the index says: a file of another download would go unnoticed.
+Status check_weight_map(const WeightMap& shard_of, const Checkpoint& checkpoint) {
+  for (const auto& [tensor, shard] : shard_of) {
+    const TensorInfo* info = checkpoint.find(tensor);
+    const std::string found =
+        info == nullptr
+            ? "no file"
+            : fs::path(checkpoint.files()[static_cast<size_t>(info->file)].name()).filename();
+    if (found == shard) continue;
+    return data_loss("model.safetensors.index.json says that " + shard + " holds tensor " + tensor +
+                     ", but " + found +
+                     " does; the files are of different checkpoints, fetch all "
+                     "of them again");
+  }
+  return Status();
 }
 
 }  // namespace
@@ -156,21 +178,30 @@ Status read_safetensors(InputFile file, Checkpoint* checkpoint) {
 
 Result<Checkpoint> open_safetensors_folder(const fs::path& folder) {
   Checkpoint checkpoint;
+  WeightMap shard_of;
   std::set<std::string> shards = {"model.safetensors"};
   const fs::path index_path = folder / "model.safetensors.index.json";
   std::error_code ignored;
   if (fs::exists(index_path, ignored)) {
-    QUIRE_ASSIGN_OR_RETURN(shards, shard_names(index_path));
+    QUIRE_ASSIGN_OR_RETURN(shard_of, read_weight_map(index_path));
+    shards.clear();
+    for (const auto& [tensor, shard] : shard_of) shards.insert(shard);
   } else if (!fs::exists(folder / "model.safetensors", ignored)) {
     return not_found(folder.string() +
                      " holds neither model.safetensors nor model.safetensors.index.json; other "
                      "weight files (.bin, .pt) are not read: convert them to safetensors");
   }
   for (const std::string& shard : shards) {
+    std::error_code error;
+    if (!fs::exists(folder / shard, error)) {
+      return not_found((folder / shard).string() +
+                       " is missing: the download of the model did not finish");
+    }
     QUIRE_ASSIGN_OR_RETURN(InputFile file, InputFile::open(folder / shard));
     QUIRE_RETURN_IF_ERROR(read_safetensors(std::move(file), &checkpoint));
   }
   QUIRE_RETURN_IF_ERROR(checkpoint.check_no_overlap());
+  QUIRE_RETURN_IF_ERROR(check_weight_map(shard_of, checkpoint));
   return checkpoint;
 }
 

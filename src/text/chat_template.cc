@@ -3,6 +3,7 @@
 #include <ctime>
 #include <utility>
 
+#include "base/mutants.h"
 #include "text/ffi_buffers.h"
 
 namespace quire {
@@ -42,6 +43,7 @@ Result<std::string> ChatTemplate::render(std::string_view context_json,
                                          RenderOptions options) const {
   Bytes text;
   Bytes error;
+  if (mutant("text_template_without_context")) context_json = "{}";
   const int64_t now = options.local_seconds ? *options.local_seconds : local_seconds_now();
   const int32_t code = quire_text_template_render(
       impl_->handle, text_ffi::view(context_json), now, text.out(), error.out());

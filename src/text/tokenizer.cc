@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/mutants.h"
 #include "text/ffi_buffers.h"
 
 namespace quire {
@@ -72,12 +73,13 @@ Result<Tokenizer> Tokenizer::from_gguf(const GgufTokenizerSpec& spec) {
 Result<std::vector<TokenId>> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   Ids ids;
   Bytes error;
-  const int32_t code = quire_text_encode(impl_->handle,
-                                         text_ffi::view(text),
-                                         options.add_special_tokens,
-                                         options.parse_special_tokens,
-                                         ids.out(),
-                                         error.out());
+  const int32_t code =
+      quire_text_encode(impl_->handle,
+                        text_ffi::view(text),
+                        options.add_special_tokens,
+                        options.parse_special_tokens || mutant("text_special_tokens_in_user_text"),
+                        ids.out(),
+                        error.out());
   QUIRE_RETURN_IF_ERROR(text_ffi::status(code, error));
   return ids.vec();
 }
@@ -131,7 +133,9 @@ std::string Detokenizer::push(TokenId id) {
   Bytes text;
   Bytes error;
   quire_text_stream_push(impl_->stream, id, text.out(), error.out());
-  return text.str();
+  std::string out = text.str();
+  if (mutant("text_half_character") && !out.empty() && out.back() < 0) out.pop_back();
+  return out;
 }
 
 std::string Detokenizer::finish() {

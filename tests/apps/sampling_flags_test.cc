@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace quire {
@@ -57,6 +59,108 @@ TEST(SamplingFieldsTest, WrongTypesAndHugeIntegersAreRefused) {
                            R"({"logit_bias": [1]})"}) {
     EXPECT_EQ(apply(text, params, output).code(), StatusCode::kInvalidArgument) << text;
   }
+}
+
+TEST(SamplingFieldsTest, MessagesSayWhatIsExpectedAndQuoteNoLibrary) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"logit_bias": {"a": 1}})", "must be an object of token ids and numbers"},
+      {R"({"logit_bias": {"12abc": 1}})", "must be an object of token ids and numbers"},
+      {R"({"logit_bias": {"1": "x"}})", "must be an object of token ids and numbers"},
+      {R"({"stop": [1]})", "must be a text or an array of texts"},
+      {R"({"stop": ""})", "none of them empty"},
+      {R"({"stop": ["a", ""]})", "none of them empty"},
+      {R"({"seed": -1})", "must be an integer in [0, 18446744073709551615], got -1"},
+      {R"({"banned_token_ids": ["x"]})", "must be an array of token ids"},
+  };
+  for (const auto& [text, part] : cases) {
+    SamplingParams params;
+    TextStream::Options output;
+    const Status status = apply(text, params, output);
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << text;
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+    for (const char* inner : {"exception", "stoi"}) {
+      EXPECT_EQ(status.message().find(inner), std::string::npos) << status.message();
+    }
+  }
+}
+
+TEST(SamplingFieldsTest, BannedTokensReachTheSampler) {
+  SamplingParams params;
+  TextStream::Options output;
+  ASSERT_TRUE(apply(R"({"banned_token_ids": [7, 8]})", params, output).ok());
+  EXPECT_EQ(params.banned_token_ids, (std::vector<int32_t>{7, 8}));
+}
+
+// The message of the parse error, "" when there is none.
+std::string parse_flags(std::vector<std::string> arguments, SamplingFlags& flags, bool json) {
+  CLI::App app;
+  CLI::App* run = app.add_subcommand("run");
+  bool json_flag = false;
+  std::string model;
+  if (json) run->add_flag("--json", json_flag);
+  run->add_option("MODEL", model);
+  add_sampling_flags(*run, flags);
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+  arguments.push_back("run");
+  try {
+    app.parse(std::move(arguments));
+  } catch (const CLI::ParseError& error) {
+    return error.what();
+  }
+  EXPECT_EQ(model.empty() ? "m" : model, "m") << "a flag swallowed the model";
+  return "";
+}
+
+TEST(SamplingFlagsTest, TokenFlagsReachTheSampler) {
+  SamplingFlags flags;
+  ASSERT_EQ(parse_flags({"--logit-bias",
+                         "42:-1.5",
+                         "--allowed-token-ids",
+                         "1,2",
+                         "m",
+                         "--logit-bias",
+                         "7:3",
+                         "--banned-token-ids",
+                         "3",
+                         "--stop",
+                         "a",
+                         "--stop",
+                         "b",
+                         "--seed",
+                         "18446744073709551615"},
+                        flags,
+                        true),
+            "");
+  const SamplingParams params = flags.over({});
+  EXPECT_EQ(params.logit_bias, (std::vector<std::pair<int32_t, float>>{{42, -1.5f}, {7, 3.0f}}));
+  EXPECT_EQ(params.allowed_token_ids, (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(params.banned_token_ids, (std::vector<int32_t>{3}));
+  EXPECT_EQ(flags.output().stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(params.seed, UINT64_MAX);
+}
+
+TEST(SamplingFlagsTest, ValuesOutOfRangeNameTheFlagThatWasTyped) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"--top-p", "2"}, "--top-p must be in (0, 1], got 2"},
+      {{"--top-k", "-7"}, "--top-k must be >= 1, or 0 or -1 to turn it off, got -7"},
+      {{"--min-tokens", "9", "--max-tokens", "5"}, "--max-tokens, which is 5"},
+      {{"--logit-bias", "5"}, "--logit-bias must be ID:BIAS, as in 42:-1.5, got 5"},
+      {{"--logit-bias", "5x:1"}, "--logit-bias must be ID:BIAS"},
+      {{"--logit-bias", "5:101"}, "--logit-bias must be in [-100, 100], got 101"},
+      {{"--banned-token-ids", "-3"}, "--banned-token-ids must be token ids"},
+      {{"--stop", ""}, "--stop must not hold an empty text"},
+      {{"--stop", "a\xff"}, "--stop is not valid UTF-8 at byte 1"},
+      {{"--seed", "-1"}, "--seed must be an integer in [0, 18446744073709551615], got -1"},
+      {{"--logprobs", "2"}, "--logprobs has no effect without a JSON result"},
+  };
+  for (const auto& [arguments, part] : cases) {
+    SamplingFlags flags;
+    const std::string message = parse_flags(arguments, flags, true);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  }
+  SamplingFlags flags;
+  EXPECT_EQ(parse_flags({"--logprobs", "2", "--json"}, flags, true), "");
+  EXPECT_NE(parse_flags({"--logprobs", "2"}, flags, false), "") << "chat shows none";
 }
 
 TEST(NearestTest, FarWordsHaveNoNeighbour) {

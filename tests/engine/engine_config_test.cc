@@ -25,7 +25,15 @@ TEST(EngineConfig, NamesFlagValueAndLimit) {
             "--activations must be one of int16, int8, f32; got 'int4'");
   EXPECT_NE(message([](EngineConfig& c) { c.kv_cache_dtype = "fp8"; }).find("got 'fp8'"),
             std::string::npos);
-  EXPECT_NE(message([](EngineConfig& c) { c.kv_cache_memory_share = 1.5; }).find("1.5"),
+  EXPECT_NE(message([](EngineConfig& c) {
+              c.kv_cache_memory_share = 1.5;
+            }).find("--kv-cache-memory-share must be in (0, 1], got 1.5"),
+            std::string::npos);
+  EXPECT_EQ(message([](EngineConfig& c) { c.num_threads = -1; }),
+            "--threads must be at least 0, got -1 (0 = every core)");
+  EXPECT_NE(message([](EngineConfig& c) {
+              c.num_threads = 100'000;
+            }).find("--threads must be at most 1024, got 100000"),
             std::string::npos);
 }
 

@@ -38,6 +38,16 @@ class LlmTest : public testing::Test {
                       .engine = engine,
                       .chat_template_file = template_file_});
   }
+  static std::unique_ptr<Llm> load_with_template(const std::string& text) {
+    const std::string shared = template_file_;
+    template_file_ += ".own";
+    std::ofstream(template_file_) << text;
+    Result<std::unique_ptr<Llm>> llm = load({});
+    std::filesystem::remove(template_file_);
+    template_file_ = shared;
+    EXPECT_TRUE(llm.ok()) << llm.status().message();
+    return llm.ok() ? std::move(*llm) : nullptr;
+  }
   static GenerateRequest text_request(const std::string& text, int max_tokens) {
     GenerateRequest request;
     request.id = "test";
@@ -83,7 +93,12 @@ TEST_F(LlmTest, StreamedTextEqualsTheWholeDecode) {
 TEST_F(LlmTest, StopStringEndsTheAnswerBeforeIt) {
   const Outcome whole = answer(text_request("hello world", 40));
   ASSERT_GT(whole.text.size(), 12u);
-  const std::string stop = whole.text.substr(6, 3);
+  const auto boundary = [&](size_t at) {  // of a character
+    while (at < whole.text.size() && (whole.text[at] & 0xC0) == 0x80) ++at;
+    return at;
+  };
+  const size_t begin = boundary(6);
+  const std::string stop = whole.text.substr(begin, boundary(begin + 3) - begin);
   GenerateRequest request = text_request("hello world", 40);
   request.output.stop = {stop};
   const Outcome out = answer(std::move(request));
@@ -107,6 +122,42 @@ TEST_F(LlmTest, InvalidUtf8IsRefusedWithItsOffset) {
   const Status status = stream->wait_admitted();
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_NE(status.message().find("3"), std::string::npos) << status.message();
+}
+
+TEST_F(LlmTest, InvalidUtf8InAChatIsRefusedWithItsOffset) {
+  GenerateRequest request = text_request("", 4);
+  request.prompt = ChatPrompt{.messages = {{"system", "ok"},
+                                           {"user",
+                                            "ab\xff"
+                                            "c"}}};
+  Status status = llm_->submit(request).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(),
+            "the user message is not valid UTF-8 at byte 2 (0xff): convert it to UTF-8 first");
+  request.prompt = ChatPrompt{.messages_json = "[{\"role\": \"user\", \"content\": \"\xc3\"}]"};
+  status = llm_->submit(request).status();
+  EXPECT_NE(status.message().find("not valid UTF-8 at byte 30"), std::string::npos)
+      << status.message();
+
+  Conversation conversation(*llm_);
+  EXPECT_NE(conversation.ask("a\xe2\x82")
+                .status()
+                .message()
+                .find("user message is not valid UTF-8 at byte 1"),
+            std::string::npos);
+  conversation.forget_question();
+  conversation.set_system("\xc0\x80");
+  EXPECT_NE(
+      conversation.ask("x").status().message().find("system message is not valid UTF-8 at byte 0"),
+      std::string::npos);
+}
+
+TEST_F(LlmTest, StopTextsThatCanNeverBeFoundAreRefused) {
+  for (const char* stop : {"", "a\xff"}) {
+    GenerateRequest request = text_request("hello", 4);
+    request.output.stop = {"ok", stop};
+    EXPECT_EQ(llm_->submit(request).status().code(), StatusCode::kInvalidArgument) << stop;
+  }
 }
 
 TEST_F(LlmTest, SpecialTokensInsideAMessageStayText) {
@@ -149,6 +200,61 @@ TEST_F(LlmTest, ConversationAppendsTokensAndFindsItsPrefixInTheCache) {
   read_all(*stream);
   // All full blocks of 4 of what was computed: everything but the last generated token.
   EXPECT_EQ(stream->stats().num_cached_tokens, static_cast<int>((history.size() - 1) / 4 * 4));
+}
+
+// Like DeepSeek-R1's: the prompt of an answer opens its reasoning, the history holds no reasoning.
+constexpr const char* kThinking =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{{ m.content.split('</think>')[-1] | trim }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
+
+TEST_F(LlmTest, ATemplateThatRewritesEarlierTurnsDoesNotChangeTheirTokens) {
+  const std::unique_ptr<Llm> llm = load_with_template(kThinking);
+  Conversation conversation(*llm);
+  std::vector<TokenId> history;
+  for (const std::string question : {"one", "two", "three"}) {
+    const Result<std::vector<TokenId>> prompt = conversation.ask(question);
+    ASSERT_TRUE(prompt.ok()) << prompt.status().message();
+    ASSERT_GT(prompt->size(), history.size());
+    EXPECT_TRUE(std::equal(history.begin(), history.end(), prompt->begin())) << question;
+    const std::string turn =
+        "<|im_start|>user\n" + question + "<|im_end|>\n<|im_start|>assistant\n<think>\n";
+    const std::string added = history.empty() ? turn : "<|im_end|>\n" + turn;
+    const std::vector<TokenId> rest(prompt->begin() + static_cast<std::ptrdiff_t>(history.size()),
+                                    prompt->end());
+    EXPECT_EQ(rest, *llm->encode_chat(added)) << question;
+    const std::string text = "so " + question + "</think> yes";
+    const std::vector<TokenId> answer =
+        *llm->tokenizer().encode(text, {.add_special_tokens = false});
+    conversation.answer(answer, text);
+    history = *prompt;
+    history.insert(history.end(), answer.begin(), answer.end());
+  }
+}
+
+TEST_F(LlmTest, ATemplateThatChangesAnswersStillEndsTheirTurn) {
+  const std::unique_ptr<Llm> llm = load_with_template(
+      "{% for m in messages %}[{{ m.role | upper }}]{{ m.content | trim | upper }}[END]{% endfor %}"
+      "{% if add_generation_prompt %}[ASSISTANT]{% endif %}");
+  Conversation conversation(*llm);
+  const std::vector<TokenId> first = *conversation.ask("one");
+  const std::vector<TokenId> said =
+      *llm->tokenizer().encode(" Well ", {.add_special_tokens = false});
+  conversation.answer(said, " Well ");
+  std::vector<TokenId> expected = first;
+  expected.insert(expected.end(), said.begin(), said.end());
+  const std::vector<TokenId> rest = *llm->encode_chat("[END][USER]TWO[END][ASSISTANT]");
+  expected.insert(expected.end(), rest.begin(), rest.end());
+  EXPECT_EQ(*conversation.ask("two"), expected);
+}
+
+TEST_F(LlmTest, ATemplateWithoutMemoryGetsItsWholeRendering) {
+  const std::unique_ptr<Llm> llm = load_with_template("Translate: {{ messages[-1].content }} =>");
+  Conversation conversation(*llm);
+  ASSERT_TRUE(conversation.ask("one").ok());
+  conversation.answer({1, 2, 3}, "un");
+  EXPECT_EQ(*conversation.ask("two"), *llm->encode_chat("Translate: two =>"));
 }
 
 TEST_F(LlmTest, AForgottenQuestionLeavesTheConversationAsItWas) {

@@ -222,6 +222,26 @@ TEST_F(ResolveTest, RefusesSnapshotsThatAreBrokenOrPointElsewhere) {
             std::string::npos);
 }
 
+TEST_F(ResolveTest, ACacheWithoutItsMainRefHasOneSnapshotOrIsRefused) {
+  dir_.write("hub/models--org--name/snapshots/abc/config.json", "{}");
+  EXPECT_EQ(resolve_model("org/name", search_).value(),
+            dir_.path() / "hub/models--org--name/snapshots/abc");
+  dir_.write("hub/models--org--name/snapshots/def/config.json", "{}");
+  const Status status = resolve_model("org/name", search_).status();
+  EXPECT_EQ(status.code(), StatusCode::kNotFound);
+  EXPECT_NE(status.message().find("holds 2 snapshots: give the folder of one"), std::string::npos)
+      << status.message();
+}
+
+TEST_F(ResolveTest, AModelOfTheHuggingFaceCacheIsCalledByItsName) {
+  const fs::path folder = dir_.path() / "hub/models--org--some--name/snapshots/abc";
+  fs::create_directories(folder.parent_path());
+  fs::copy(kTiny / "llama_mqa", folder);
+  EXPECT_EQ(inspect_model(folder)->config.name, "org/some--name");
+  EXPECT_EQ(inspect_model(folder.string() + "/")->config.name, "org/some--name");
+  EXPECT_EQ(inspect_model(kTiny / "llama_mqa")->config.name, "llama_mqa");
+}
+
 // ---- Memory
 
 TEST(KvCacheTest, LayersAreApartAndZero) {

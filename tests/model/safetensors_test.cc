@@ -131,6 +131,22 @@ TEST(SafetensorsTest, RefusesIndexesThatPointElsewhere) {
   EXPECT_EQ(checkpoint.status().code(), StatusCode::kNotFound);
 }
 
+TEST(SafetensorsTest, TensorsMustBeWhereTheIndexSays) {
+  TempDir dir;
+  dir.write("s1", file_of("{" + entry("a", "F32", "1", "0,4") + "}", "aaaa"));
+  dir.write("s2", file_of("{" + entry("b", "F32", "1", "0,4") + "}", "bbbb"));
+  const auto message = [&](const char* map) {
+    dir.write("model.safetensors.index.json", std::string(R"({"weight_map":)") + map + "}");
+    return open_safetensors_folder(dir.path()).status().message();
+  };
+  EXPECT_NE(message(R"({"a":"s2","b":"s1"})").find("s2 holds tensor a, but s1 does"),
+            std::string::npos);
+  EXPECT_NE(message(R"({"a":"s1","b":"s2","c":"s2"})").find("s2 holds tensor c, but no file does"),
+            std::string::npos);
+  EXPECT_NE(message(R"({"a":"s1","b":"s3"})").find("s3 is missing: the download"),
+            std::string::npos);
+}
+
 TEST(SafetensorsTest, FolderWithoutWeightsSaysWhatIsRead) {
   TempDir dir;
   Result<Checkpoint> checkpoint = open_safetensors_folder(dir.path());
