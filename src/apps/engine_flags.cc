@@ -50,7 +50,7 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
             "most alternatives that --logprobs may ask for; -1 = no limit");
   add("--activations",
       e.activations,
-      "into quantised weights: int16 (exact answers), int8 (fast), f32");
+      "into quantised weights: int16 (exact answers), int8 (fast; int16 for the logits), f32");
   add("--threads", e.num_threads, "CPU threads; 0 = every core this process may use");
   add("--isa",
       e.isa,

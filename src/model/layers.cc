@@ -11,12 +11,14 @@ bool is_plain(DType type) {
   return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
 }
 
-// Plain weights keep f32 activations, whatever the step's type for quantised ones.
-ActivationType activation_type(const Step& f, DType weights) {
-  return is_plain(weights) ? ActivationType::kF32 : f.context.activations;
-}
-
 }  // namespace
+
+// Plain weights keep f32 activations, whatever the step's type for quantised ones.
+ActivationType Linear::activation_type(const Step& f, DType weights) const {
+  if (is_plain(weights)) return ActivationType::kF32;
+  const ActivationType type = f.context.activations;
+  return type == ActivationType::kInt8 && is_output_head ? ActivationType::kInt16 : type;
+}
 
 void Linear::operator()(Step& f, const MatF& x, const MatF& y, bool add_to_y) const {
   QUIRE_CHECK(x.cols == k && y.cols == n && y.rows == x.rows);

@@ -48,10 +48,16 @@ struct Linear {
   std::vector<PackedMatrix> segments;
   const float* bias = nullptr;  // [n] or null
   int64_t n = 0, k = 0;         // outputs of all segments, inputs
+  // Gives the logits. int8 activations here would cost a quarter of that mode's KL divergence, and
+  // the head runs for the few rows alone whose logits are wanted: kInt8 stands for kInt16.
+  bool is_output_head = false;
 
   void operator()(Step& f, const MatF& x, const MatF& y, bool add_to_y = false) const;
   // The same into a new activation [x.rows, n].
   MatF operator()(Step& f, const MatF& x) const;
+
+ private:
+  ActivationType activation_type(const Step& f, DType weights) const;
 };
 
 // The stream of residual sums that layers read and add to.

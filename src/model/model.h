@@ -35,7 +35,9 @@ class Workspace;  // activations of one step, sized once for max_num_batched_tok
 struct ForwardContext {
   const OpTable* ops;
   ExecContext exec;
-  ActivationType activations;  // for quantised weights; plain f32/f16/bf16 weights always use kF32
+  // Of quantised weights; plain f32/f16/bf16 weights always take kF32. With kInt8 the output head
+  // takes kInt16.
+  ActivationType activations;
   ForwardBatch batch;
   KvCache* kv;
   Workspace* workspace;

@@ -181,13 +181,17 @@ PackedMatrix WeightLoader::table(const char* name, int64_t rows, int64_t k, int6
 }
 
 Linear WeightLoader::lm_head(int64_t vocab, int64_t k, const PackedMatrix& embedding, bool tied) {
-  if (!tied) return linear(0, {{"lm_head", vocab}}, k, /*bias=*/false);
-  Linear linear;
-  linear.names = {"embedding"};
-  linear.segments = {embedding};
-  linear.n = vocab;
-  linear.k = k;
-  return linear;
+  Linear head;
+  if (tied) {
+    head.names = {"embedding"};
+    head.segments = {embedding};
+    head.n = vocab;
+    head.k = k;
+  } else {
+    head = linear(0, {{"lm_head", vocab}}, k, /*bias=*/false);
+  }
+  head.is_output_head = true;
+  return head;
 }
 
 RmsNorm WeightLoader::rms_norm(int layer, const char* name, int64_t size, double eps) {

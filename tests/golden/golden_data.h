@@ -33,7 +33,7 @@ inline std::vector<GoldenPrompt> read_golden(const std::filesystem::path& path) 
   QUIRE_CHECK_MSG(status.ok(), status.message().c_str());
   std::vector<GoldenPrompt> prompts;
   for (int i = 0; checkpoint.find("tokens_" + std::to_string(i)) != nullptr; ++i) {
-    const std::string suffix = "_" + std::to_string(i);
+    const std::string suffix = std::string("_").append(std::to_string(i));
     prompts.push_back({read_values<int32_t>(checkpoint, "tokens" + suffix),
                        read_values<int32_t>(checkpoint, "positions" + suffix),
                        read_values<float>(checkpoint, "logits" + suffix)});

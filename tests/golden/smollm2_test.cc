@@ -83,12 +83,17 @@ struct Agreement {
   double same_top = 0;  // share of rows
 };
 
-Agreement compare(const CompactLogits& want, const std::vector<float>& got, int64_t vocab) {
+// Of rows [first, T).
+Agreement compare(const CompactLogits& want,
+                  const std::vector<float>& got,
+                  int64_t vocab,
+                  size_t first) {
   const size_t rows = want.tokens.size(), top = want.top_ids.size() / rows,
                columns = want.columns.size();
   const double range = want.range[1] - want.range[0];
+  const auto count = static_cast<double>(rows - first);
   Agreement result;
-  for (size_t t = 0; t < rows; ++t) {
+  for (size_t t = first; t < rows; ++t) {
     const float* row = got.data() + t * static_cast<size_t>(vocab);
     const double sum = log_sum_exp(row, vocab);
     double kl = 0, rest_want = 1, rest_got = 1;
@@ -106,8 +111,8 @@ Agreement compare(const CompactLogits& want, const std::vector<float>& got, int6
       rest_got -= std::exp(q);
     }
     if (rest_want > 1e-12 && rest_got > 1e-12) kl += rest_want * std::log(rest_want / rest_got);
-    result.mean_kl += kl / static_cast<double>(rows);
-    result.same_top += (argmax(row, vocab) == want.top_ids[t * top]) / static_cast<double>(rows);
+    result.mean_kl += kl / count;
+    result.same_top += (argmax(row, vocab) == want.top_ids[t * top]) / count;
   }
   return result;
 }
@@ -153,12 +158,13 @@ class SmolLm2GoldenTest : public SmolLm2Test {
     want_ = read_compact(fs::path(QUIRE_TESTDATA) / "golden" / "smollm2" / "logits.safetensors");
     ASSERT_GE(want_.tokens.size(), 512u);
   }
-  Agreement agreement(RunOptions options) {
+  Agreement agreement(RunOptions options, size_t first = 0) {
     options.num_threads = 2;
     const Agreement a =
         compare(want_,
                 testing::logits_in_chunks(*loaded_->model, options, want_.tokens, 256),
-                loaded_->model->config().vocab_size);
+                loaded_->model->config().vocab_size,
+                first);
     std::printf("%s: worst difference %.2e of the range, mean KL %.2e, same top token %.2f %%\n",
                 options.ops->name,
                 a.worst,
@@ -178,6 +184,17 @@ TEST_F(SmolLm2GoldenTest, DefaultModeAnswersLikeTheReference) {
       {.ops = best_ops(), .activations = ActivationType::kInt16, .kv_dtype = DType::kF16});
   EXPECT_LE(a.mean_kl, 1e-5);
   EXPECT_GE(a.same_top, 0.995);
+}
+
+// The limits are what llama.cpp's int8 activations reach with this file on the second halves of
+// chunks of this text (llama-perplexity --kl-divergence; scripts/compare_accuracy): KL 0.0030, same
+// top token 96.5 %.
+TEST_F(SmolLm2GoldenTest, Int8ModeIsNoWorseThanLlamaCpp) {
+  const Agreement a =
+      agreement({.ops = best_ops(), .activations = ActivationType::kInt8, .kv_dtype = DType::kF16},
+                want_.tokens.size() / 2);
+  EXPECT_LE(a.mean_kl, 0.0030);
+  EXPECT_GE(a.same_top, 0.965);
 }
 
 }  // namespace

@@ -229,7 +229,8 @@ class SplitGgufTest : public ::testing::Test {
     builder.raw("split.no", 2, u16(stated_index)).raw("split.count", 2, u16(stated_count));
     builder.raw("split.tensors.count", 5, GgufBuilder::encode(int32_t{2}));
     if (index == 0) builder.string("general.architecture", "llama");
-    builder.f32_tensor("t" + std::to_string(index), {1}, {static_cast<float>(index)});
+    builder.f32_tensor(
+        std::string("t").append(std::to_string(index)), {1}, {static_cast<float>(index)});
     char name[64];
     std::snprintf(name, sizeof(name), "m-%05d-of-%05d.gguf", index + 1, count);
     paths_.push_back(dir_.write(name, builder.build()));

@@ -39,6 +39,10 @@ std::string entry(const std::string& name,
          "],\"data_offsets\":[" + offsets + "]}";
 }
 
+std::string object(const std::string& members) {
+  return std::string("{").append(members).append("}");
+}
+
 const std::string kGood = "{\"__metadata__\":{\"format\":\"pt\"}," +
                           entry("a", "F32", "2, 1", "0, 8") + "," +
                           entry("b", "I64", "1", "16, 24") + "}   ";
@@ -72,7 +76,7 @@ TEST(SafetensorsTest, RefusesDamagedHeaders) {
   expect_error(file_of("{", data), StatusCode::kDataLoss, "not readable as JSON");
   expect_error(file_of("[]", data), StatusCode::kDataLoss, "not a JSON object");
   expect_error(file_of(std::string(30, '['), data), StatusCode::kDataLoss, "nested deeper");
-  auto one = [&](const std::string& text) { return file_of("{" + text + "}", data); };
+  auto one = [&](const std::string& text) { return file_of(object(text), data); };
   expect_error(one("\"a\":3"), StatusCode::kDataLoss, "tensor a has no \"dtype\"");
   expect_error(one(entry("a", "F32", "2", "0,4")), StatusCode::kDataLoss, "takes 8 bytes");
   expect_error(one(entry("a", "F32", "2", "8,0")), StatusCode::kDataLoss, "increasing pair");
@@ -99,15 +103,15 @@ TEST(SafetensorsTest, RefusesDamagedHeaders) {
 }
 
 TEST(SafetensorsTest, UnknownTypeListsTheSupportedOnes) {
-  expect_error(file_of("{" + entry("a", "F8_E4M3", "8", "0,8") + "}", std::string(8, '\0')),
+  expect_error(file_of(object(entry("a", "F8_E4M3", "8", "0,8")), std::string(8, '\0')),
                StatusCode::kUnsupported,
                "tensor a has type F8_E4M3; supported types: F32, F16, BF16");
 }
 
 TEST(SafetensorsTest, OpensShardsOfAnIndex) {
   TempDir dir;
-  dir.write("s1", file_of("{" + entry("a", "F32", "1", "0,4") + "}", "aaaa"));
-  dir.write("s2", file_of("{" + entry("b", "F32", "1", "0,4") + "}", "bbbb"));
+  dir.write("s1", file_of(object(entry("a", "F32", "1", "0,4")), "aaaa"));
+  dir.write("s2", file_of(object(entry("b", "F32", "1", "0,4")), "bbbb"));
   dir.write("model.safetensors.index.json", R"({"weight_map":{"a":"s1","b":"s2"}})");
   Result<Checkpoint> checkpoint = open_safetensors_folder(dir.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
