@@ -79,6 +79,7 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
 
 Status CpuModelRunner::launch(const ScheduledBatch& batch) {
   for (const NewSequence& fresh : batch.new_sequences) sampler_->add(fresh);
+  for (const BlockCopy& copy : batch.copies) kv_.copy_block(copy.source, copy.destination);
   build_inputs(batch);
   forward(batch);
   sample_all(batch);
@@ -91,7 +92,7 @@ Status CpuModelRunner::collect(StepResult* result) {
 }
 
 void CpuModelRunner::build_inputs(const ScheduledBatch& batch) {
-  const size_t num_tokens = batch.tokens.size(), num_seqs = batch.sequences.size();
+  const size_t num_tokens = batch.tokens.size();
   tokens_ = batch.tokens;
   positions_.resize(num_tokens);
   slots_.resize(num_tokens);
@@ -101,11 +102,11 @@ void CpuModelRunner::build_inputs(const ScheduledBatch& batch) {
   for (const ScheduledSequence& s : batch.sequences) {
     block_table_stride_ = std::max(block_table_stride_, s.num_blocks);
   }
-  block_tables_.resize(num_seqs * block_table_stride_);
-  for (size_t i = 0; i < num_seqs; ++i) {
-    const ScheduledSequence& s = batch.sequences[i];
+  block_tables_.resize(batch.sequences.size() * block_table_stride_);
+  for (const ScheduledSequence& s : batch.sequences) {
+    if (s.only_samples()) continue;
     const auto blocks = batch.blocks_of(s);
-    std::ranges::copy(blocks, block_tables_.begin() + i * block_table_stride_);
+    std::ranges::copy(blocks, block_tables_.begin() + kv_len_.size() * block_table_stride_);
     for (int j = 0; j < s.num_tokens; ++j) {
       const int t = s.first_token + j;
       if (tokens_[t] == kPendingToken) tokens_[t] = last_token_[s.slot];

@@ -3,6 +3,7 @@
 namespace quire {
 
 void ScheduledBatch::clear() {
+  copies.clear();
   new_sequences.clear();
   sequences.clear();
   tokens.clear();

@@ -26,14 +26,18 @@ struct ScheduledSequence {
   int32_t start, num_tokens;
   int32_t first_token;              // in ScheduledBatch::tokens
   int32_t first_block, num_blocks;  // in ScheduledBatch::block_ids
-  int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens
+  int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens, or
+                                    // of only_samples() the row of another
   int32_t next_token;  // the token at position start + num_tokens where it is known, else -1
   bool samples;        // draw a token from the last row
+  // Without tokens: one more answer to a prompt whose last row an entry before this one computes.
+  bool only_samples() const { return num_tokens == 0; }
 };
 
 // A sequence that the runner sees for the first time, or again after a preemption.
 struct NewSequence {
   int32_t slot;
+  int32_t sample_index;     // which of the n answers: each draws from a generator of its own
   SamplingParams sampling;  // with a seed
   std::vector<int32_t> end_tokens;
   std::vector<int32_t> tokens;  // prompt and output so far
@@ -41,6 +45,7 @@ struct NewSequence {
 };
 
 struct ScheduledBatch {
+  std::vector<BlockCopy> copies;  // before anything is computed
   std::vector<NewSequence> new_sequences;
   std::vector<ScheduledSequence> sequences;  // [S]
   std::vector<int32_t> tokens;               // [T]

@@ -1,6 +1,6 @@
 // Decides what every step computes. A pure state machine over integers: first come, first served;
 // running sequences first, then waiting ones; when blocks run out the newest sequence is preempted
-// and computes its tokens again later.
+// and computes its tokens again later. Groups are admitted, forked and preempted whole.
 //
 // Why nothing starves: running sequences are ordered by arrival and all older than the waiting
 // ones; tokens are given out in that order and blocks are taken from the newest. So the oldest
@@ -54,10 +54,11 @@ class Scheduler {
 
   // Refuses what could never finish, with the numbers: an empty prompt, one longer than
   // max_model_len, a prompt whose output would not fit in the whole pool. Pure.
-  Status check(int num_prompt_tokens, int max_tokens) const;
-  // Into the waiting line.
+  Status check(int num_prompt_tokens, const SamplingParams& sampling) const;
+  // Into the waiting line. Returns the first of the group; `unforked` has the others.
   Result<SequenceId> add(SequenceSpec spec);
-  // Ends a sequence at any moment. Its blocks are free once no launched step contains it.
+  // Ends a sequence at any moment; the others of its group go on. Its blocks are free once no
+  // launched step contains it.
   void cancel(SequenceId id);
 
   // Fills *batch; it stays empty when nothing can run now.
@@ -91,15 +92,33 @@ class Scheduler {
     bool preempted = false;
   };
 
+  // The members of one group are neighbours in running_.
+  struct GroupRange {
+    size_t begin, end;
+  };
+
   void schedule_running(ScheduledBatch* batch, Budget* budget);
+  bool schedule_group(GroupRange group, ScheduledBatch* batch, Budget* budget);
+  GroupRange group_at(size_t begin) const;
+  void count_tokens(GroupRange group, Budget budget);
   void admit_waiting(ScheduledBatch* batch, Budget* budget);
   bool admit(SequenceId id, ScheduledBatch* batch, Budget* budget);
   int num_tokens_to_compute(const Sequence& seq, const Budget& budget) const;
   int num_rows_of(const Sequence& seq, int num_tokens) const;
-  bool reserve_or_preempt(SequenceId id, int num_tokens, Budget* budget);
+  bool reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget);
+  bool reserve(Sequence& seq, int num_tokens, std::vector<BlockCopy>* copies);
   void append_to_batch(SequenceId id, int num_tokens, ScheduledBatch* batch, Budget* budget);
-  void announce(const Sequence& seq, ScheduledBatch* batch) const;
-  void preempt(SequenceId id);
+  void append_sample(SequenceId id, ScheduledSequence source, ScheduledBatch* batch);
+  static const ScheduledSequence* last_entry_of(SequenceId id, const ScheduledBatch& batch);
+  void announce(Sequence& seq, ScheduledBatch* batch) const;
+  void find_cached_prefix(Sequence& seq);
+  void take_slot(Sequence& seq);
+  int fork_if_due(SequenceId first, ScheduledBatch* batch);
+  void preempt_newest_group();
+  void give_up(Sequence& seq);
+  void promote(SequenceId first);
+  void leave(SequenceId id);
+  SequenceId open(const SequenceSpec& spec, int sample_index);
   void store_full_blocks(Sequence& seq, int num_computed);
   void append_token(Sequence& seq, int32_t token);
   TokenChain chain_of(Sequence& seq) const;
@@ -118,6 +137,7 @@ class Scheduler {
   uint64_t num_arrivals_ = 0;
   SchedulerStats stats_;
   std::vector<BlockId> found_;  // scratch of admit()
+  std::vector<int> counts_;     // scratch of schedule_running(): tokens of each group member
 };
 
 }  // namespace quire

@@ -10,6 +10,8 @@ uint64_t Sequence::state_hash() const {
   h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_computed)} << 32) | num_pending);
   h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_in_flight)} << 32) | num_rows_done);
   h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_preemptions)} << 32) | num_prompt);
+  h = hash_combine(h, sample_index);
+  h = hash_tokens(h, unforked);
   return hash_tokens(h, table.blocks());
 }
 

@@ -1,5 +1,6 @@
 #include "model/kv_cache.h"
 
+#include <cstring>
 #include <utility>
 
 #include "kernels/backend.h"
@@ -26,6 +27,14 @@ Result<KvCache> KvCache::allocate(KvLayout layout, int num_layers, int64_t num_b
   QUIRE_ASSIGN_OR_RETURN(
       cache.buffer_, HugeBuffer::allocate(bytes, "the KV cache (lower --kv-cache-memory-bytes)"));
   return cache;
+}
+
+void KvCache::copy_block(int64_t source, int64_t destination) {
+  const int64_t bytes = kv_block_bytes(layout_);
+  for (int i = 0; i < num_layers_; ++i) {
+    std::memcpy(
+        layer(i) + destination * bytes, layer(i) + source * bytes, static_cast<size_t>(bytes));
+  }
 }
 
 }  // namespace quire

@@ -23,6 +23,8 @@ class KvCache {
     return static_cast<unsigned char*>(buffer_.data()) + index * layer_bytes_;
   }
   int64_t* overflows() { return &overflows_; }
+  // Block `source` to block `destination`, in every layer.
+  void copy_block(int64_t source, int64_t destination);
 
  private:
   KvLayout layout_{};

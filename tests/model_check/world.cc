@@ -1,6 +1,7 @@
 #include "world.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/hash.h"
 #include "kv/block_hash.h"
@@ -43,8 +44,11 @@ void World::list_actions(std::vector<Action>* actions) const {
   actions->clear();
   if (next_request_ < static_cast<int>(model_->requests.size())) actions->push_back({Kind::kAdd});
   if (!flights_.empty()) actions->push_back({Kind::kCommit});
-  for (SequenceId id : scheduler_.running()) actions->push_back({Kind::kCancel, id});
-  for (SequenceId id : scheduler_.waiting()) actions->push_back({Kind::kCancel, id});
+  for (SequenceId id = 0; id < static_cast<int>(scheduler_.sequences().size()); ++id) {
+    const SequenceState state = scheduler_.sequence(id).state;
+    const bool is_open = state == SequenceState::kRunning || state == SequenceState::kWaiting;
+    if (is_open) actions->push_back({Kind::kCancel, id});
+  }
 }
 
 std::string World::apply(const Action& action) {
@@ -55,6 +59,7 @@ std::string World::apply(const Action& action) {
       SequenceSpec spec;
       spec.prompt = request.prompt;
       spec.sampling.max_tokens = request.max_tokens;
+      spec.sampling.n = request.n;
       spec.eos_token_ids = {kEnd};
       spec.cache_salt = request.salt;
       spec.wants_all_rows = request.wants_all_rows;
@@ -98,15 +103,26 @@ std::string World::launch(int32_t outcomes) {
 // table, and are written where the block table says.
 std::string World::write_kv(const ScheduledBatch& batch) {
   const int block_size = model_->block_size;
+  for (const BlockCopy& copy : batch.copies) {
+    std::copy_n(kv_.begin() + int64_t{copy.source} * block_size,
+                block_size,
+                kv_.begin() + int64_t{copy.destination} * block_size);
+  }
+  std::map<BlockId, SequenceId> writer;  // what else may read the block, check_contents() sees
   for (const ScheduledSequence& entry : batch.sequences) {
+    if (entry.only_samples()) continue;
     const Sequence& seq = scheduler_.sequence(entry.id);
     const auto blocks = batch.blocks_of(entry);
     uint64_t content = entry.start == 0 ? root_hash(scheduler_.pool().salt(seq.root))
                                         : kv_[kv_slot(blocks, entry.start - 1, block_size)];
     for (int i = 0; i < entry.num_tokens; ++i) {
       const int position = entry.start + i;
-      if (!scheduler_.pool().is_writable(blocks[position / block_size])) {
-        return "a step writes to a block that others may read" + at(seq, position);
+      const BlockId block = blocks[position / block_size];
+      if (scheduler_.pool().has_content(block)) {
+        return "a step writes to a cached block" + at(seq, position);
+      }
+      if (writer.try_emplace(block, entry.id).first->second != entry.id) {
+        return "two sequences write to one block" + at(seq, position);
       }
       int32_t token = batch.tokens[entry.first_token + i];
       if (token == kPendingToken) token = last_token_[entry.slot];

@@ -17,6 +17,7 @@ struct ModelRequest {
   int max_tokens = 1;
   std::string salt = {};
   bool wants_all_rows = false;
+  int n = 1;
 };
 
 struct ModelCase {

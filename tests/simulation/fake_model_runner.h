@@ -22,8 +22,9 @@ struct FakeHistory {
     content = value;
     seen = mix64(seen * 31 + value);
   }
-  int32_t next_token(int vocab_size) const {
-    return static_cast<int32_t>(mix64(seen ^ 0x1234567) % vocab_size);
+  // What answer `sample_index` of n draws.
+  int32_t next_token(int vocab_size, int sample_index = 0) const {
+    return static_cast<int32_t>(mix64(seen ^ (0x1234567 + sample_index)) % vocab_size);
   }
   static uint64_t next_content(uint64_t previous, int32_t token) {
     return mix64(previous * 3 + static_cast<uint32_t>(token) + 1);
@@ -56,7 +57,7 @@ class FakeModelRunner : public ModelRunner {
   struct Slot {
     uint64_t salt = 0;
     int32_t last_token = 0;
-    int num_prompt = 0;
+    int num_prompt = 0, sample_index = 0;
     bool prompt_logprobs = false, logprobs = false;
   };
   struct Output {
@@ -70,6 +71,7 @@ class FakeModelRunner : public ModelRunner {
   RunnerInfo info_;
   std::vector<uint64_t> kv_;
   std::vector<Slot> slots_;
+  FakeHistory row_history_{0};  // of the last entry read
   std::deque<Output> launched_;
   Output collected_;
   int64_t num_launched_ = 0;
