@@ -10,7 +10,10 @@
 namespace quire {
 
 Scheduler::Scheduler(SchedulerConfig config, int num_blocks, int block_size)
-    : config_(config), pool_(num_blocks, block_size) {
+    : config_(config),
+      pool_(num_blocks, block_size),
+      host_pool_(config.num_host_blocks, block_size),
+      place_of_(std::max(num_blocks, config.num_host_blocks), kNoBlock) {
   QUIRE_CHECK(config.max_num_seqs >= 1 && config.max_num_batched_tokens >= 1);
   QUIRE_CHECK(config.max_logit_rows > config.max_num_seqs);
   for (int slot = config.max_num_seqs - 1; slot >= 0; --slot) unused_slots_.push_back(slot);
@@ -178,31 +181,44 @@ int Scheduler::blocks_missing(const Sequence& seq) const {
 }
 
 // Own blocks for the next `num_tokens` tokens; a block that others hold too is copied.
-bool Scheduler::reserve(Sequence& seq, int num_tokens, std::vector<BlockCopy>* copies) {
-  if (!seq.table.reserve(pool_, seq.num_computed + num_tokens)) return false;
+void Scheduler::reserve(Sequence& seq, int num_tokens, std::vector<BlockCopy>* copies) {
   const int first_written = seq.num_computed / pool_.block_size();
-  return seq.table.make_writable(pool_, first_written, copies);
+  QUIRE_CHECK(seq.table.reserve(pool_, seq.num_computed + num_tokens) &&
+              seq.table.make_writable(pool_, first_written, copies));
+}
+
+// Are there blocks for counts_ tokens of each member, new ones and copies?
+bool Scheduler::can_reserve(GroupRange group) {
+  int wanted = 0;
+  written_.clear();
+  for (size_t i = group.begin; i < group.end; ++i) {
+    const Sequence& seq = sequences_[running_[i]];
+    const int n = counts_[i - group.begin];
+    if (n == 0) continue;
+    const int first_written = seq.num_computed / pool_.block_size();
+    wanted += num_blocks_for(seq.num_computed + n, pool_.block_size()) - seq.table.size();
+    const bool exists = first_written < seq.table.size();
+    if (!exists || pool_.is_writable(seq.table[first_written])) continue;
+    // Where all holders of a block write to it, the last one needs no copy.
+    written_.push_back(seq.table[first_written]);
+    wanted += std::ranges::count(written_, written_.back()) < pool_.ref_count(written_.back());
+  }
+  return wanted <= pool_.num_available();
 }
 
 // Blocks for counts_ tokens of each member, taken from the newest running groups if need be. False
 // if the group itself was the newest.
 bool Scheduler::reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget) {
-  const size_t copies_before = batch->copies.size();
   const uint64_t arrival = sequences_[running_[group.begin]].arrival;
-  const auto reserve_all = [&] {
-    for (size_t i = group.begin; i < group.end; ++i) {
-      const int n = counts_[i - group.begin];
-      if (n > 0 && !reserve(sequences_[running_[i]], n, &batch->copies)) return false;
-    }
-    return true;
-  };
-  while (!reserve_all()) {
+  while (!can_reserve(group)) {
     const bool is_own = sequences_[running_.back()].arrival == arrival;
-    preempt_newest_group();
+    preempt_newest_group(batch);
     budget->preempted = true;
-    if (!is_own) continue;
-    batch->copies.resize(copies_before);
-    return false;
+    if (is_own) return false;
+  }
+  for (size_t i = group.begin; i < group.end; ++i) {
+    const int n = counts_[i - group.begin];
+    if (n > 0) reserve(sequences_[running_[i]], n, &batch->copies);
   }
   return true;
 }
@@ -217,10 +233,8 @@ void Scheduler::admit_waiting(ScheduledBatch* batch, Budget* budget) {
 // for all the tokens they have, beside what running sequences still need for theirs.
 bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   Sequence& seq = sequences_[id];
-  if (unused_slots_.size() < 1 + seq.unforked.size()) return false;
-  // Preempted in flight: a last token is not known yet.
-  const auto waits = [&](SequenceId member) { return sequences_[member].num_pending > 0; };
-  if (waits(id) || std::ranges::any_of(seq.unforked, waits)) return false;
+  if (!may_be_admitted(seq)) return false;
+  if (seq.is_swapped) return admit_swapped(id, batch, budget);
   find_cached_prefix(seq);
   const int unreferenced = static_cast<int>(
       std::ranges::count_if(found_, [&](BlockId block) { return pool_.ref_count(block) == 0; }));
@@ -249,6 +263,13 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   QUIRE_CHECK(schedule_group(group_at(place), batch, budget));
   fork_if_due(id, batch);
   return true;
+}
+
+bool Scheduler::may_be_admitted(const Sequence& seq) const {
+  if (unused_slots_.size() < 1 + seq.unforked.size()) return false;
+  // Preempted in flight: a last token is not known yet.
+  const auto waits = [&](SequenceId id) { return sequences_[id].num_pending > 0; };
+  return seq.num_pending == 0 && std::ranges::none_of(seq.unforked, waits);
 }
 
 // found_ = the leading blocks that the cache has of what the sequence must compute.
@@ -389,10 +410,12 @@ void Scheduler::store_full_blocks(Sequence& seq, int num_computed) {
 void Scheduler::release(SequenceId id) {
   Sequence& seq = sequences_[id];
   seq.table.release(pool_);
+  seq.host_table.release(host_pool_);
   pool_.release_root(seq.root);
   if (seq.slot >= 0) unused_slots_.push_back(seq.slot);
   seq.slot = -1;
   seq.root = kNoBlock;
+  seq.is_swapped = false;
   seq.state = SequenceState::kUnused;
   ended_.push_back(id);
 }

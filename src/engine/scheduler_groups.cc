@@ -80,26 +80,27 @@ void Scheduler::append_sample(SequenceId id, ScheduledSequence source, Scheduled
 
 // The newest running group goes back to the head of the waiting line: its first member, with the
 // others behind it, as when it came.
-void Scheduler::preempt_newest_group() {
-  const uint64_t arrival = sequences_[running_.back()].arrival;
-  std::vector<SequenceId> others;  // newest first
-  SequenceId first = -1;
-  while (!running_.empty() && sequences_[running_.back()].arrival == arrival) {
-    if (first >= 0) others.push_back(first);
-    first = running_.back();
-    running_.pop_back();
-    give_up(sequences_[first]);
+void Scheduler::preempt_newest_group(ScheduledBatch* batch) {
+  size_t begin = running_.size() - 1;
+  const uint64_t arrival = sequences_[running_[begin]].arrival;
+  while (begin > 0 && sequences_[running_[begin - 1]].arrival == arrival) --begin;
+  const std::span<const SequenceId> members = std::span(running_).subspan(begin);
+  const bool swapped = config_.preemption_mode == PreemptionMode::kSwap && swap_out(members, batch);
+  Sequence& first = sequences_[members[0]];
+  for (SequenceId id : first.unforked) give_up(sequences_[id]);
+  for (SequenceId id : members) {
+    give_up(sequences_[id]);
+    sequences_[id].is_swapped = swapped;
+    if (!swapped && !mutant("engine_preempt_keeps_computed")) sequences_[id].num_computed = 0;
   }
-  Sequence& seq = sequences_[first];
-  for (SequenceId id : seq.unforked) give_up(sequences_[id]);
-  seq.unforked.insert(seq.unforked.begin(), others.rbegin(), others.rend());
-  waiting_.push_front(first);
+  first.unforked.insert(first.unforked.begin(), members.begin() + 1, members.end());
+  waiting_.push_front(members[0]);
+  running_.resize(begin);
   ++stats_.num_preemptions;
 }
 
 void Scheduler::give_up(Sequence& seq) {
   seq.state = SequenceState::kWaiting;
-  if (!mutant("engine_preempt_keeps_computed")) seq.num_computed = 0;
   seq.table.release(pool_);
   seq.num_stored_blocks = 0;
   unused_slots_.push_back(seq.slot);
@@ -119,9 +120,13 @@ void Scheduler::promote(SequenceId first) {
   seq.num_rows_done = old.num_rows_done;
   seq.num_cached_tokens = old.num_cached_tokens;
   seq.state = old.state;
-  seq.table.fork(pool_, old.table);
-  seq.num_computed = old.num_computed;
-  seq.num_stored_blocks = old.num_stored_blocks;
+  if (!seq.is_swapped) {
+    seq.table.fork(pool_, old.table);
+    seq.host_table.fork(host_pool_, old.host_table);
+    seq.is_swapped = old.is_swapped;
+    seq.num_computed = old.num_computed;
+    seq.num_stored_blocks = old.num_stored_blocks;
+  }
   std::ranges::replace(running_, first, id);
   std::ranges::replace(waiting_, first, id);
 }

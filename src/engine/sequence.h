@@ -55,6 +55,8 @@ struct Sequence {
   bool is_announced = false;  // the runner has been told what the slot holds
   BlockId root = kNoBlock;
   BlockTable table;
+  BlockTable host_table;               // while swapped out: where its KV is in the host pool
+  bool is_swapped = false;             // num_computed tokens are in host_table, none in table
   std::vector<uint64_t> block_hashes;  // of the full blocks of `tokens`
   int num_stored_blocks = 0;           // leading blocks of `table` known to the prefix cache
   int num_cached_tokens = 0;           // prompt tokens found in the cache at first admission

@@ -38,6 +38,7 @@ World::World(const ModelCase& model)
     : model_(&model),
       scheduler_(model.scheduler, model.num_blocks, model.block_size),
       kv_(static_cast<size_t>(model.num_blocks) * model.block_size, 0),
+      host_kv_(static_cast<size_t>(model.scheduler.num_host_blocks) * model.block_size, 0),
       last_token_(model.scheduler.max_num_seqs, -1) {}
 
 void World::list_actions(std::vector<Action>* actions) const {
@@ -99,15 +100,24 @@ std::string World::launch(int32_t outcomes) {
   return "";
 }
 
+void World::copy_blocks(const std::vector<BlockCopy>& copies,
+                        const std::vector<uint64_t>& from,
+                        std::vector<uint64_t>* to) const {
+  const int block_size = model_->block_size;
+  for (const BlockCopy& copy : copies) {
+    std::copy_n(from.begin() + int64_t{copy.source} * block_size,
+                block_size,
+                to->begin() + int64_t{copy.destination} * block_size);
+  }
+}
+
 // What a runner does: K and V of a token depend on all tokens before it, read through the block
 // table, and are written where the block table says.
 std::string World::write_kv(const ScheduledBatch& batch) {
   const int block_size = model_->block_size;
-  for (const BlockCopy& copy : batch.copies) {
-    std::copy_n(kv_.begin() + int64_t{copy.source} * block_size,
-                block_size,
-                kv_.begin() + int64_t{copy.destination} * block_size);
-  }
+  copy_blocks(batch.swap_out, kv_, &host_kv_);
+  copy_blocks(batch.swap_in, host_kv_, &kv_);
+  copy_blocks(batch.copies, kv_, &kv_);
   std::map<BlockId, SequenceId> writer;  // what else may read the block, check_contents() sees
   for (const ScheduledSequence& entry : batch.sequences) {
     if (entry.only_samples()) continue;
@@ -179,9 +189,11 @@ std::string World::check() const {
 
 // Each reference count is the number of tables that hold the block.
 std::string World::check_references() const {
-  std::vector<int> held(model_->num_blocks, 0);
+  std::vector<int> held(model_->num_blocks, 0), held_by_host(model_->scheduler.num_host_blocks, 0);
   for (const Sequence& seq : scheduler_.sequences()) {
     for (BlockId block : seq.table.blocks()) ++held[block];
+    for (BlockId block : seq.host_table.blocks()) ++held_by_host[block];
+    if (seq.is_swapped != (seq.host_table.size() > 0)) return "a swapped sequence has no KV";
     if (seq.state == SequenceState::kUnused && seq.table.size() > 0) {
       return "a sequence that is gone holds blocks";
     }
@@ -194,6 +206,11 @@ std::string World::check_references() const {
       return "block " + std::to_string(block) + " has " +
              std::to_string(scheduler_.pool().ref_count(block)) + " references, but " +
              std::to_string(held[block]) + " tables hold it";
+    }
+  }
+  for (BlockId block = 0; block < model_->scheduler.num_host_blocks; ++block) {
+    if (held_by_host[block] != scheduler_.host_pool().ref_count(block)) {
+      return "host block " + std::to_string(block) + " is miscounted";
     }
   }
   return "";
@@ -211,20 +228,31 @@ std::vector<int32_t> World::tokens_of(SequenceId id) const {
   return tokens;
 }
 
-// Every running sequence finds its own KV through its table, and every cached block holds its key.
+std::string World::check_sequence(SequenceId id,
+                                  const BlockTable& table,
+                                  const std::vector<uint64_t>& kv) const {
+  const Sequence& seq = scheduler_.sequence(id);
+  const std::vector<int32_t> tokens = tokens_of(id);
+  uint64_t content = root_hash(scheduler_.pool().salt(seq.root));
+  for (int i = 0; i < seq.num_computed; ++i) {
+    content = next_content(content, tokens[i]);
+    if (kv[kv_slot(table.blocks(), i, model_->block_size)] != content) {
+      return "a sequence reads KV that is not its own" + at(seq, i);
+    }
+  }
+  return "";
+}
+
+// Every sequence finds its own KV through its table, and every cached block holds its key.
 std::string World::check_contents() const {
   const BlockPool& pool = scheduler_.pool();
   const int block_size = model_->block_size;
-  for (SequenceId id : scheduler_.running()) {
+  for (SequenceId id = 0; id < static_cast<int>(scheduler_.sequences().size()); ++id) {
     const Sequence& seq = scheduler_.sequence(id);
-    const std::vector<int32_t> tokens = tokens_of(id);
-    uint64_t content = root_hash(pool.salt(seq.root));
-    for (int i = 0; i < seq.num_computed; ++i) {
-      content = next_content(content, tokens[i]);
-      if (kv_[kv_slot(seq.table.blocks(), i, block_size)] != content) {
-        return "a sequence reads KV that is not its own" + at(seq, i);
-      }
-    }
+    std::string wrong;
+    if (seq.state == SequenceState::kRunning) wrong = check_sequence(id, seq.table, kv_);
+    if (seq.is_swapped) wrong = check_sequence(id, seq.host_table, host_kv_);
+    if (!wrong.empty()) return wrong;
   }
   for (BlockId block = 0; block < model_->num_blocks; ++block) {
     if (!pool.has_content(block)) continue;

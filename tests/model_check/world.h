@@ -65,10 +65,16 @@ class World {
   };
 
   std::string launch(int32_t outcomes);
+  void copy_blocks(const std::vector<BlockCopy>& copies,
+                   const std::vector<uint64_t>& from,
+                   std::vector<uint64_t>* to) const;
   std::string write_kv(const ScheduledBatch& batch);
   std::string commit();
   std::string check() const;
   std::string check_references() const;
+  std::string check_sequence(SequenceId id,
+                             const BlockTable& table,
+                             const std::vector<uint64_t>& kv) const;
   std::string check_contents() const;
   std::vector<int32_t> tokens_of(SequenceId id) const;
 
@@ -76,6 +82,7 @@ class World {
   Scheduler scheduler_;
   std::deque<Flight> flights_;
   std::vector<uint64_t> kv_;         // [N, B]: a hash of the tokens up to and including this one
+  std::vector<uint64_t> host_kv_;    // the same of the host pool
   std::vector<int32_t> last_token_;  // [slots], as a runner keeps it
   int next_request_ = 0;
   int num_sampled_ = 0;

@@ -21,16 +21,24 @@ Status FakeModelRunner::launch(const ScheduledBatch& batch) {
   Output output;
   output.result.clear(static_cast<int>(batch.sequences.size()));
   output.result.vocab_size = info_.vocab_size;
-  for (const BlockCopy& copy : batch.copies) {
-    std::copy_n(kv_.begin() + int64_t{copy.source} * info_.block_size,
-                info_.block_size,
-                kv_.begin() + int64_t{copy.destination} * info_.block_size);
-  }
+  copy_blocks(batch.swap_out, kv_, &host_kv_);
+  copy_blocks(batch.swap_in, host_kv_, &kv_);
+  copy_blocks(batch.copies, kv_, &kv_);
   write_kv(batch);  // as in a real layer: all writes of the step, then all reads
   read_kv(batch, &output);
   launched_.push_back(std::move(output));
   ++num_launched_;
   return Status();
+}
+
+void FakeModelRunner::copy_blocks(const std::vector<BlockCopy>& copies,
+                                  const std::vector<uint64_t>& from,
+                                  std::vector<uint64_t>* to) const {
+  for (const BlockCopy& copy : copies) {
+    std::copy_n(from.begin() + int64_t{copy.source} * info_.block_size,
+                info_.block_size,
+                to->begin() + int64_t{copy.destination} * info_.block_size);
+  }
 }
 
 void FakeModelRunner::write_kv(const ScheduledBatch& batch) {

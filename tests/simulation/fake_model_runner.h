@@ -47,6 +47,10 @@ class FakeModelRunner : public ModelRunner {
   Status collect(StepResult* result) override;
 
   uint64_t kv(int64_t slot) const { return kv_[slot]; }
+  // Of the host pool, where blocks are swapped to.
+  void set_num_host_blocks(int count) {
+    host_kv_.assign(static_cast<size_t>(count) * info_.block_size, 0);
+  }
   int64_t num_launched() const { return num_launched_; }
 
   // Test controls: the launch (counted from 0) that fails, the sequence step that gives NaN logits.
@@ -64,12 +68,15 @@ class FakeModelRunner : public ModelRunner {
     StepResult result;
     std::vector<float> logits;
   };
+  void copy_blocks(const std::vector<BlockCopy>& copies,
+                   const std::vector<uint64_t>& from,
+                   std::vector<uint64_t>* to) const;
   void write_kv(const ScheduledBatch& batch);
   void read_kv(const ScheduledBatch& batch, Output* output);
   void emit_row(int position, int32_t given, int s, const FakeHistory& history, Output* output);
 
   RunnerInfo info_;
-  std::vector<uint64_t> kv_;
+  std::vector<uint64_t> kv_, host_kv_;
   std::vector<Slot> slots_;
   FakeHistory row_history_{0};  // of the last entry read
   std::deque<Output> launched_;

@@ -48,7 +48,9 @@ class Simulation {
       : w_(w),
         runner_(runner_info(w)),
         scheduler_(scheduler_config(w), w.num_blocks, w.block_size),
-        progress_(w.requests.size()) {}
+        progress_(w.requests.size()) {
+    runner_.set_num_host_blocks(w.num_host_blocks);
+  }
 
   std::string run(SimCounters* counters);
 
@@ -82,7 +84,9 @@ class Simulation {
             w.max_model_len,
             w.long_prefill_token_threshold,
             w.max_num_seqs + w.extra_rows,
-            w.enable_prefix_caching};
+            w.enable_prefix_caching,
+            w.num_host_blocks > 0 ? PreemptionMode::kSwap : PreemptionMode::kRecompute,
+            w.num_host_blocks};
   }
 
   void fail(const std::string& what) {
@@ -298,6 +302,7 @@ void Simulation::check_oldest_is_served(const ScheduledBatch& batch) {
 void Simulation::check_end() {
   const BlockPool& pool = scheduler_.pool();
   if (pool.num_used() != 0) fail("blocks leak");
+  if (scheduler_.host_pool().num_used() != 0) fail("host blocks leak");
   int num_roots = 0;
   for (const char* salt : {"", "a", "b"}) {
     bool found = false;
@@ -370,6 +375,8 @@ std::string Simulation::run(SimCounters* counters) {
     counters->steps += step_;
     counters->preemptions += stats.num_preemptions;
     counters->copies += num_copies_;
+    counters->swapped_out += stats.num_swapped_out;
+    counters->swapped_in += stats.num_swapped_in;
     counters->prefix_hits += stats.prefix_cache_hits;
     counters->evictions += scheduler_.pool().num_evictions();
     for (const Progress& p : progress_) {

@@ -72,6 +72,7 @@ Workload random_workload(uint64_t seed) {
   w.vocab_size = random.between(2, 20);
   w.enable_prefix_caching = !random.one_in(4);
   w.depth = random.between(1, 2);
+  if (random.one_in(2)) w.num_host_blocks = random.between(1, 2 * w.num_blocks);
   const int num_requests = random.between(1, 14);
   for (int i = 0; i < num_requests; ++i) w.requests.push_back(random_request(random, w));
   return w;
@@ -115,7 +116,8 @@ Workload shrink(Workload w) {
           w = candidate, progress = true;
       }
     }
-    for (int* value : {&w.depth, &w.max_num_seqs, &w.num_blocks, &w.block_size}) {
+    for (int* value :
+         {&w.depth, &w.max_num_seqs, &w.num_blocks, &w.block_size, &w.num_host_blocks}) {
       const int old = *value;
       if (old <= 1) continue;
       --*value;
@@ -135,7 +137,8 @@ std::string describe(const Workload& w) {
       << w.max_num_batched_tokens << ", long_prefill_token_threshold "
       << w.long_prefill_token_threshold << ", extra_rows " << w.extra_rows << ", max_model_len "
       << w.max_model_len << ", vocab " << w.vocab_size << ", prefix caching "
-      << w.enable_prefix_caching << ", depth " << w.depth << "\n";
+      << w.enable_prefix_caching << ", host blocks " << w.num_host_blocks << ", depth " << w.depth
+      << "\n";
   for (const SimRequest& r : w.requests) {
     out << "  arrives " << r.arrival_step << ", prompt {";
     for (size_t i = 0; i < r.prompt.size(); ++i) out << (i ? "," : "") << r.prompt[i];

@@ -28,13 +28,14 @@ struct Workload {
   int max_model_len = 64;
   int vocab_size = 13;
   bool enable_prefix_caching = true;
+  int num_host_blocks = 0;  // > 0: preemption swaps
   int depth = 1;  // steps in flight
   std::vector<SimRequest> requests;
 };
 
 struct SimCounters {
   int64_t steps = 0, preemptions = 0, prefix_hits = 0, evictions = 0, finished = 0, cancelled = 0,
-          refused = 0, copies = 0;
+          refused = 0, copies = 0, swapped_out = 0, swapped_in = 0;
 };
 
 Workload random_workload(uint64_t seed);
