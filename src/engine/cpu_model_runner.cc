@@ -58,13 +58,19 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
 
   std::unique_ptr<CpuModelRunner> runner(
       new CpuModelRunner(std::move(model), std::move(workspace), std::move(kv)));
-  runner->info_ = {static_cast<int>(plan.num_blocks),
-                   config.block_size,
-                   m.vocab_size,
-                   plan.max_model_len,
-                   max_rows,
-                   1,
-                   m.eos_token_ids};
+  const int64_t num_host_blocks = config.swap_space_bytes / plan.block_bytes;
+  if (config.swap_space_bytes > 0) {
+    QUIRE_ASSIGN_OR_RETURN(
+        runner->host_kv_, KvCache::allocate(layout, m.num_layers, num_host_blocks, "--swap-space"));
+  }
+  runner->info_ = {.num_blocks = static_cast<int>(plan.num_blocks),
+                   .block_size = config.block_size,
+                   .vocab_size = m.vocab_size,
+                   .max_model_len = plan.max_model_len,
+                   .max_logit_rows = max_rows,
+                   .num_host_blocks = static_cast<int>(num_host_blocks),
+                   .max_in_flight = 1,
+                   .eos_token_ids = m.eos_token_ids};
   runner->kv_plan_ = plan;
   runner->ops_ = ops;
   runner->activations_ = activation_type(config.activations);
@@ -79,9 +85,13 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
 
 Status CpuModelRunner::launch(const ScheduledBatch& batch) {
   for (const NewSequence& fresh : batch.new_sequences) sampler_->add(fresh);
-  for (const BlockCopy& copy : batch.copies) kv_.copy_block(copy.source, copy.destination);
-  build_inputs(batch);
-  forward(batch);
+  for (const auto& copy : batch.swap_out) host_kv_.copy_block(kv_, copy.source, copy.destination);
+  for (const auto& copy : batch.swap_in) kv_.copy_block(host_kv_, copy.source, copy.destination);
+  for (const auto& copy : batch.copies) kv_.copy_block(kv_, copy.source, copy.destination);
+  if (!batch.tokens.empty()) {
+    build_inputs(batch);
+    forward(batch);
+  }
   sample_all(batch);
   return Status();
 }

@@ -243,6 +243,8 @@ void EngineLoop::publish_stats() {
   stats.num_waiting = scheduler_.num_waiting();
   stats.num_steps = num_steps_;
   stats.num_preemptions = s.num_preemptions;
+  stats.num_swapped_out = s.num_swapped_out;
+  stats.num_swapped_in = s.num_swapped_in;
   stats.num_prompt_tokens = s.num_prompt_tokens;
   stats.num_generated_tokens = s.num_generated_tokens;
   stats.prefix_cache_queries = s.prefix_cache_queries;
