@@ -121,7 +121,7 @@ void CpuModelRunner::build_inputs(const ScheduledBatch& batch) {
       const int t = s.first_token + j;
       if (tokens_[t] == kPendingToken) tokens_[t] = last_token_[s.slot];
       positions_[t] = s.start + j;
-      slots_[t] = kv_slot(blocks, s.start + j, info_.block_size);
+      slots_[t] = j < s.num_unwritten ? -1 : kv_slot(blocks, s.start + j, info_.block_size);
     }
     query_start_.push_back(s.first_token + s.num_tokens);
     kv_len_.push_back(s.start + s.num_tokens);

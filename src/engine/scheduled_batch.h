@@ -24,7 +24,9 @@ struct ScheduledSequence {
   int32_t epoch;  // the sequence's num_preemptions; commit sees by it what happened in between
   int32_t slot;   // in [0, max_num_seqs): of the state that the runner keeps while it runs
   int32_t start, num_tokens;
-  int32_t first_token;              // in ScheduledBatch::tokens
+  int32_t
+      num_unwritten;    // 1: the first token's KV is in a shared block; only its logits are wanted
+  int32_t first_token;  // in ScheduledBatch::tokens
   int32_t first_block, num_blocks;  // in ScheduledBatch::block_ids
   int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens, or
                                     // of only_samples() the row of another

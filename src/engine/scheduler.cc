@@ -182,9 +182,16 @@ int Scheduler::blocks_missing(const Sequence& seq) const {
 
 // Own blocks for the next `num_tokens` tokens; a block that others hold too is copied.
 void Scheduler::reserve(Sequence& seq, int num_tokens, std::vector<BlockCopy>* copies) {
+  QUIRE_CHECK(seq.table.reserve(pool_, seq.num_computed + num_tokens));
+  if (writes_nothing(seq)) return;
   const int first_written = seq.num_computed / pool_.block_size();
-  QUIRE_CHECK(seq.table.reserve(pool_, seq.num_computed + num_tokens) &&
-              seq.table.make_writable(pool_, first_written, copies));
+  QUIRE_CHECK(seq.table.make_writable(pool_, first_written, copies));
+}
+
+// The next token is the last of a prompt that is wholly cached: it is computed for its logits.
+bool Scheduler::writes_nothing(const Sequence& seq) const {
+  const int block = seq.num_computed / pool_.block_size();
+  return block < seq.table.size() && pool_.has_content(seq.table[block]);
 }
 
 // Are there blocks for counts_ tokens of each member, new ones and copies?
@@ -198,7 +205,7 @@ bool Scheduler::can_reserve(GroupRange group) {
     const int first_written = seq.num_computed / pool_.block_size();
     wanted += num_blocks_for(seq.num_computed + n, pool_.block_size()) - seq.table.size();
     const bool exists = first_written < seq.table.size();
-    if (!exists || pool_.is_writable(seq.table[first_written])) continue;
+    if (!exists || writes_nothing(seq) || pool_.is_writable(seq.table[first_written])) continue;
     // Where all holders of a block write to it, the last one needs no copy.
     written_.push_back(seq.table[first_written]);
     wanted += std::ranges::count(written_, written_.back()) < pool_.ref_count(written_.back());
@@ -242,7 +249,9 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   if (unreferenced + wanted + budget->outstanding_blocks > pool_.num_available()) return false;
 
   for (BlockId block : found_) seq.table.append_shared(pool_, block);
-  const int num_found = static_cast<int>(found_.size()) * pool_.block_size();
+  // The last token is always computed, for its logits.
+  const int num_found =
+      std::min(static_cast<int>(found_.size()) * pool_.block_size(), seq.num_tokens() - 1);
   if (!mutant("engine_preempt_keeps_computed") || seq.num_computed == 0) {
     seq.num_computed = num_found;
   }
@@ -276,9 +285,7 @@ bool Scheduler::may_be_admitted(const Sequence& seq) const {
 void Scheduler::find_cached_prefix(Sequence& seq) {
   found_.clear();
   if (!config_.enable_prefix_caching) return;
-  // The last token is always computed, for its logits, and nothing beyond where the group forks.
-  int reusable = seq.num_tokens() - 1;
-  if (!seq.unforked.empty()) reusable = std::min(reusable, seq.num_prompt);
+  int reusable = seq.unforked.empty() ? seq.num_tokens() : seq.num_prompt;  // where it forks
   if (seq.wants_all_rows) reusable = std::min(reusable, seq.num_rows_done);
   find_prefix(pool_, chain_of(seq), reusable / pool_.block_size(), &found_);
 }
@@ -310,6 +317,7 @@ void Scheduler::append_to_batch(SequenceId id,
   entry.slot = seq.slot;
   entry.start = start;
   entry.num_tokens = num_tokens;
+  entry.num_unwritten = writes_nothing(seq) ? 1 : 0;
   entry.first_token = static_cast<int32_t>(batch->tokens.size());
   entry.first_block = static_cast<int32_t>(batch->block_ids.size());
   entry.num_blocks = seq.table.size();

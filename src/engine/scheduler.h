@@ -118,6 +118,7 @@ class Scheduler {
   int num_rows_of(const Sequence& seq, int num_tokens) const;
   bool reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget);
   bool can_reserve(GroupRange group);
+  bool writes_nothing(const Sequence& seq) const;
   void reserve(Sequence& seq, int num_tokens, std::vector<BlockCopy>* copies);
   void append_to_batch(SequenceId id, int num_tokens, ScheduledBatch* batch, Budget* budget);
   void append_sample(SequenceId id, ScheduledSequence source, ScheduledBatch* batch);

@@ -125,7 +125,7 @@ std::string World::write_kv(const ScheduledBatch& batch) {
     const auto blocks = batch.blocks_of(entry);
     uint64_t content = entry.start == 0 ? root_hash(scheduler_.pool().salt(seq.root))
                                         : kv_[kv_slot(blocks, entry.start - 1, block_size)];
-    for (int i = 0; i < entry.num_tokens; ++i) {
+    for (int i = entry.num_unwritten; i < entry.num_tokens; ++i) {
       const int position = entry.start + i;
       const BlockId block = blocks[position / block_size];
       if (scheduler_.pool().has_content(block)) {

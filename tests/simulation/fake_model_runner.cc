@@ -45,7 +45,7 @@ void FakeModelRunner::write_kv(const ScheduledBatch& batch) {
   for (const ScheduledSequence& s : batch.sequences) {
     const Slot& slot = slots_.at(s.slot);
     const auto blocks = batch.blocks_of(s);
-    for (int i = 0; i < s.num_tokens; ++i) {
+    for (int i = s.num_unwritten; i < s.num_tokens; ++i) {
       const int position = s.start + i;
       int32_t token = batch.tokens[s.first_token + i];
       if (token == kPendingToken) token = slot.last_token;

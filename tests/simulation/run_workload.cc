@@ -264,7 +264,7 @@ void Simulation::check_batch(const ScheduledBatch& batch) {
     const auto blocks = batch.blocks_of(s);
     const int last = (s.start + s.num_tokens - 1) / w_.block_size;
     if (last >= s.num_blocks) return fail("the block table is too short for its tokens");
-    for (int i = s.start / w_.block_size; i <= last; ++i) {
+    for (int i = s.start / w_.block_size; i <= last && s.num_unwritten == 0; ++i) {
       if (pool.has_content(blocks[i])) fail("writes to a cached block");
       if (++writers[blocks[i]] > 1) fail("two sequences write to one block");
     }
