@@ -58,13 +58,19 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
 
   std::unique_ptr<CpuModelRunner> runner(
       new CpuModelRunner(std::move(model), std::move(workspace), std::move(kv)));
-  runner->info_ = {static_cast<int>(plan.num_blocks),
-                   config.block_size,
-                   m.vocab_size,
-                   plan.max_model_len,
-                   max_rows,
-                   1,
-                   m.eos_token_ids};
+  const int64_t num_host_blocks = config.swap_space_bytes / plan.block_bytes;
+  if (config.swap_space_bytes > 0) {
+    QUIRE_ASSIGN_OR_RETURN(
+        runner->host_kv_, KvCache::allocate(layout, m.num_layers, num_host_blocks, "--swap-space"));
+  }
+  runner->info_ = {.num_blocks = static_cast<int>(plan.num_blocks),
+                   .block_size = config.block_size,
+                   .vocab_size = m.vocab_size,
+                   .max_model_len = plan.max_model_len,
+                   .max_logit_rows = max_rows,
+                   .num_host_blocks = static_cast<int>(num_host_blocks),
+                   .max_in_flight = 1,
+                   .eos_token_ids = m.eos_token_ids};
   runner->kv_plan_ = plan;
   runner->ops_ = ops;
   runner->activations_ = activation_type(config.activations);
@@ -79,8 +85,13 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
 
 Status CpuModelRunner::launch(const ScheduledBatch& batch) {
   for (const NewSequence& fresh : batch.new_sequences) sampler_->add(fresh);
-  build_inputs(batch);
-  forward(batch);
+  for (const auto& copy : batch.swap_out) host_kv_.copy_block(kv_, copy.source, copy.destination);
+  for (const auto& copy : batch.swap_in) kv_.copy_block(host_kv_, copy.source, copy.destination);
+  for (const auto& copy : batch.copies) kv_.copy_block(kv_, copy.source, copy.destination);
+  if (!batch.tokens.empty()) {
+    build_inputs(batch);
+    forward(batch);
+  }
   sample_all(batch);
   return Status();
 }
@@ -91,7 +102,7 @@ Status CpuModelRunner::collect(StepResult* result) {
 }
 
 void CpuModelRunner::build_inputs(const ScheduledBatch& batch) {
-  const size_t num_tokens = batch.tokens.size(), num_seqs = batch.sequences.size();
+  const size_t num_tokens = batch.tokens.size();
   tokens_ = batch.tokens;
   positions_.resize(num_tokens);
   slots_.resize(num_tokens);
@@ -101,16 +112,16 @@ void CpuModelRunner::build_inputs(const ScheduledBatch& batch) {
   for (const ScheduledSequence& s : batch.sequences) {
     block_table_stride_ = std::max(block_table_stride_, s.num_blocks);
   }
-  block_tables_.resize(num_seqs * block_table_stride_);
-  for (size_t i = 0; i < num_seqs; ++i) {
-    const ScheduledSequence& s = batch.sequences[i];
+  block_tables_.resize(batch.sequences.size() * block_table_stride_);
+  for (const ScheduledSequence& s : batch.sequences) {
+    if (s.only_samples()) continue;
     const auto blocks = batch.blocks_of(s);
-    std::ranges::copy(blocks, block_tables_.begin() + i * block_table_stride_);
+    std::ranges::copy(blocks, block_tables_.begin() + kv_len_.size() * block_table_stride_);
     for (int j = 0; j < s.num_tokens; ++j) {
       const int t = s.first_token + j;
       if (tokens_[t] == kPendingToken) tokens_[t] = last_token_[s.slot];
       positions_[t] = s.start + j;
-      slots_[t] = kv_slot(blocks, s.start + j, info_.block_size);
+      slots_[t] = j < s.num_unwritten ? -1 : kv_slot(blocks, s.start + j, info_.block_size);
     }
     query_start_.push_back(s.first_token + s.num_tokens);
     kv_len_.push_back(s.start + s.num_tokens);

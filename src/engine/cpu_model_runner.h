@@ -51,6 +51,7 @@ class CpuModelRunner : public ModelRunner {
   HugeBuffer logits_;   // [R, V] f32
   Workspace workspace_;
   KvCache kv_;
+  KvCache host_kv_;  // what is swapped out; empty without swap space
   std::unique_ptr<Sampler> sampler_;
   std::vector<SamplerScratch> sampler_scratch_;  // of each thread
 

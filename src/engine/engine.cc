@@ -70,6 +70,9 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const RunnerInfo& i
   result.long_prefill_token_threshold = config.long_prefill_token_threshold;
   result.max_logit_rows = info.max_logit_rows;
   result.enable_prefix_caching = config.enable_prefix_caching;
+  const bool swaps = config.preemption_mode == "swap";
+  result.preemption_mode = swaps ? PreemptionMode::kSwap : PreemptionMode::kRecompute;
+  result.num_host_blocks = info.num_host_blocks;
   return result;
 }
 
@@ -105,7 +108,11 @@ Result<TokenStream> Engine::submit(Request request) {
   const int vocab_size = impl.info.vocab_size;
   QUIRE_RETURN_IF_ERROR(request.sampling.validate(vocab_size, impl.config.max_logprobs));
   QUIRE_RETURN_IF_ERROR(
-      impl.limits.check(static_cast<int>(request.prompt.size()), request.sampling.max_tokens));
+      impl.limits.check(static_cast<int>(request.prompt.size()), request.sampling));
+  if (request.logits_tap && request.sampling.n > 1) {
+    return invalid_argument("n is " + std::to_string(request.sampling.n) +
+                            ", but logits_tap shows the logits of one answer: use n = 1");
+  }
   for (int32_t token : request.prompt) {
     if (token < 0 || token >= vocab_size) {
       return invalid_argument("prompt token " + std::to_string(token) +
@@ -115,8 +122,9 @@ Result<TokenStream> Engine::submit(Request request) {
   }
   if (!request.sampling.seed) request.sampling.seed = impl.draw_seed();
   const uint64_t number = impl.shared->next_request.fetch_add(1);
-  auto mailbox = std::make_shared<Mailbox>(
-      [shared = impl.shared, number] { shared->inbox.push_always(CancelMessage{number}); });
+  auto mailbox = std::make_shared<Mailbox>(request.sampling.n, [shared = impl.shared, number] {
+    shared->inbox.push_always(CancelMessage{number});
+  });
   QUIRE_RETURN_IF_ERROR(impl.shared->submit(
       SubmitMessage{number, std::move(request), mailbox, std::chrono::steady_clock::now()}));
   return TokenStream(std::move(mailbox));

@@ -43,7 +43,8 @@ struct EngineStats {
   int num_running = 0, num_waiting = 0;
   int64_t num_steps = 0, num_preemptions = 0, num_prompt_tokens = 0, num_generated_tokens = 0;
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0,
-          num_evictions = 0;  // tokens, tokens, blocks
+          num_evictions = 0;                        // tokens, tokens, blocks
+  int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
 };
 
 class Engine {

@@ -27,6 +27,17 @@ Status one_of(const char* flag, const std::string& value, std::initializer_list<
   return invalid_argument(std::string(flag) + " must be one of " + names + "; got '" + value + "'");
 }
 
+Status validate_preemption(const EngineConfig& config) {
+  QUIRE_RETURN_IF_ERROR(one_of("--preemption-mode", config.preemption_mode, {"recompute", "swap"}));
+  QUIRE_RETURN_IF_ERROR(at_least("--swap-space", config.swap_space_bytes, 0, ""));
+  const bool swaps = config.preemption_mode == "swap";
+  if (swaps == (config.swap_space_bytes > 0)) return Status();
+  return invalid_argument(
+      swaps ? "--preemption-mode swap needs a host pool: set --swap-space to its bytes"
+            : "--swap-space is " + std::to_string(config.swap_space_bytes) +
+                  ", but --preemption-mode recompute never swaps: say --preemption-mode swap");
+}
+
 }  // namespace
 
 Status EngineConfig::validate() const {
@@ -63,6 +74,7 @@ Status EngineConfig::validate() const {
   QUIRE_RETURN_IF_ERROR(one_of("--kv-cache-dtype",
                                kv_cache_dtype,
                                {"auto", "float16", "bfloat16", "float32", "f16", "bf16", "f32"}));
+  QUIRE_RETURN_IF_ERROR(validate_preemption(*this));
   return one_of("--activations", activations, {"int16", "int8", "f32"});
 }
 

@@ -20,13 +20,15 @@ struct EngineConfig {
   int64_t kv_cache_memory_bytes = 0;    // 0: kv_cache_memory_share of the free memory
   double kv_cache_memory_share = 0.4;
   bool enable_prefix_caching = true;
-  int long_prefill_token_threshold = 0;  // most tokens of one sequence in a step; 0: no limit
-  int max_num_queued_reqs = 1024;        // submitted and not running yet
-  int max_logprobs = 20;                 // -1: no limit
-  std::optional<uint64_t> seed;          // of requests without one; absent: different in every run
-  int num_threads = 0;                   // 0: every core this process may use
-  std::string activations = "int16";     // of quantised weights: int16, int8, f32
-  std::string isa;                       // "": QUIRE_ISA, else the best that runs here
+  std::string preemption_mode = "recompute";  // recompute, swap (needs swap_space_bytes)
+  int64_t swap_space_bytes = 0;               // of the host pool that preempted groups go to
+  int long_prefill_token_threshold = 0;       // most tokens of one sequence in a step; 0: no limit
+  int max_num_queued_reqs = 1024;             // submitted and not running yet
+  int max_logprobs = 20;                      // -1: no limit
+  std::optional<uint64_t> seed;       // of requests without one; absent: different in every run
+  int num_threads = 0;                // 0: every core this process may use
+  std::string activations = "int16";  // of quantised weights: int16, int8, f32
+  std::string isa;                    // "": QUIRE_ISA, else the best that runs here
 
   // Names the flag, its value, what is allowed and the remedy.
   Status validate() const;

@@ -110,59 +110,66 @@ void EngineLoop::open(SubmitMessage message) {
   entry.wants_prompt_logprobs = request.sampling.prompt_logprobs.has_value();
   entry.submit_time = message.submit_time;
   spec.sampling = std::move(request.sampling);
-  Result<SequenceId> id = scheduler_.add(std::move(spec));
+  const Result<SequenceId> id = scheduler_.add(std::move(spec));
   if (!id.ok()) {  // submit() asked the same question
     TokenDelta delta;
     delta.finish_reason = FinishReason::kError;
     delta.error = id.status();
-    end(entry, std::move(delta));
+    shared_->num_queued.fetch_sub(1);
+    entry.mailbox->deliver_to_all(delta);
     return;
   }
-  id_of_[message.number] = *id;
-  open_.insert_or_assign(*id, std::move(entry));
+  const Sequence& first = scheduler_.sequence(*id);
+  entry.open = {*id};
+  entry.open.insert(entry.open.end(), first.unforked.begin(), first.unforked.end());
+  arrival_of_[message.number] = first.arrival;
+  open_.insert_or_assign(first.arrival, std::move(entry));
 }
 
 void EngineLoop::cancel(uint64_t number) {
-  const auto found = id_of_.find(number);
-  if (found == id_of_.end() || mutant("engine_ignores_cancel")) return;
-  const SequenceId id = found->second;
-  scheduler_.cancel(id);
-  TokenDelta delta;
-  delta.finish_reason = FinishReason::kAborted;
-  end(open_.at(id), std::move(delta));
-  id_of_.erase(found);
-  open_.erase(id);
+  const auto found = arrival_of_.find(number);
+  if (found == arrival_of_.end() || mutant("engine_ignores_cancel")) return;
+  const auto request = open_.find(found->second);
+  end_all_of(request->second, FinishReason::kAborted, Status());
+  open_.erase(request);
+  arrival_of_.erase(found);
+}
+
+EngineLoop::OpenRequest* EngineLoop::request_of(SequenceId id) {
+  const auto found = open_.find(scheduler_.sequence(id).arrival);
+  return found == open_.end() ? nullptr : &found->second;
 }
 
 void EngineLoop::note_scheduled(const ScheduledBatch& batch) {
   for (const NewSequence& fresh : batch.new_sequences) {
     for (const ScheduledSequence& entry : batch.sequences) {
       if (entry.slot != fresh.slot) continue;
-      OpenRequest& request = open_.at(entry.id);
-      if (!request.queued) continue;
-      request.queued = false;
+      OpenRequest* request = request_of(entry.id);
+      if (!request->queued) continue;
+      request->queued = false;
       shared_->num_queued.fetch_sub(1);
-      request.scheduled_time = seconds_since(request.submit_time);
+      request->scheduled_time = seconds_since(request->submit_time);
     }
   }
 }
 
 void EngineLoop::show_logits(const ScheduledBatch& batch) {
   for (const ScheduledSequence& entry : batch.sequences) {
-    const auto found = open_.find(entry.id);
-    if (found == open_.end() || !found->second.logits_tap) continue;
+    const OpenRequest* request = request_of(entry.id);
+    if (request == nullptr || !request->logits_tap) continue;
     const int first_position = entry.start + entry.num_tokens - entry.num_rows;
     for (int i = 0; i < entry.num_rows; ++i) {
-      found->second.logits_tap(first_position + i, result_.logits_row(entry.first_row + i));
+      request->logits_tap(first_position + i, result_.logits_row(entry.first_row + i));
     }
   }
 }
 
 void EngineLoop::deliver(const CommittedSequence& done) {
-  OpenRequest& request = open_.at(done.id);
+  OpenRequest& request = *request_of(done.id);
   const Sequence& seq = scheduler_.sequence(done.id);
   SequenceLogprobs& logprobs = result_.logprobs[done.batch_index];
   TokenDelta delta;
+  delta.index = seq.sample_index;
   delta.tokens.assign(seq.tokens.end() - done.num_new_tokens, seq.tokens.end());
   if (request.wants_logprobs && done.num_new_tokens > 0) {
     delta.logprobs.push_back(std::move(logprobs.sampled));
@@ -181,34 +188,45 @@ void EngineLoop::deliver(const CommittedSequence& done) {
     delta.error = internal_error("the model's logits are not finite (NaN) after " +
                                  std::to_string(seq.tokens.size()) + " tokens");
   }
+  end(request, done.id, std::move(delta));
+  if (!request.open.empty()) return;
+  arrival_of_.erase(request.number);
+  open_.erase(seq.arrival);
+}
+
+// Delivers the last delta of one answer.
+void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
+  const Sequence& seq = scheduler_.sequence(id);
+  delta.index = seq.sample_index;
   delta.stop_token = seq.stop_token;
   delta.num_cached_tokens = seq.num_cached_tokens;
   delta.num_preemptions = seq.num_preemptions;
-  end(request, std::move(delta));
-  id_of_.erase(request.number);
-  open_.erase(done.id);
-}
-
-void EngineLoop::end(OpenRequest& request, TokenDelta delta) {
-  if (request.queued) shared_->num_queued.fetch_sub(1);
   delta.scheduled_time = request.scheduled_time;
   delta.first_token_time = request.first_token_time;
   delta.finish_time = seconds_since(request.submit_time);
+  if (request.queued) shared_->num_queued.fetch_sub(1);
+  request.queued = false;
   request.mailbox->deliver(std::move(delta));
+  std::erase(request.open, id);
+}
+
+void EngineLoop::end_all_of(OpenRequest& request, FinishReason reason, const Status& error) {
+  while (!request.open.empty()) {
+    const SequenceId id = request.open.back();
+    TokenDelta delta;
+    delta.finish_reason = reason;
+    delta.error = error;
+    end(request, id, std::move(delta));
+    scheduler_.cancel(id);
+  }
 }
 
 void EngineLoop::end_all(FinishReason reason, const Status& error) {
   shared_->inbox.close();
   drain_inbox();
-  for (auto& [id, request] : open_) {
-    scheduler_.cancel(id);
-    TokenDelta delta;
-    delta.finish_reason = reason;
-    delta.error = error;
-    end(request, std::move(delta));
-  }
+  for (auto& [arrival, request] : open_) end_all_of(request, reason, error);
   open_.clear();
-  id_of_.clear();
+  arrival_of_.clear();
   publish_stats();
 }
 
@@ -225,6 +243,8 @@ void EngineLoop::publish_stats() {
   stats.num_waiting = scheduler_.num_waiting();
   stats.num_steps = num_steps_;
   stats.num_preemptions = s.num_preemptions;
+  stats.num_swapped_out = s.num_swapped_out;
+  stats.num_swapped_in = s.num_swapped_in;
   stats.num_prompt_tokens = s.num_prompt_tokens;
   stats.num_generated_tokens = s.num_generated_tokens;
   stats.prefix_cache_queries = s.prefix_cache_queries;

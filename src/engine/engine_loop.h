@@ -51,8 +51,10 @@ class EngineLoop {
   void run();
 
  private:
+  // One request: a group of sequences, named by their arrival.
   struct OpenRequest {
     uint64_t number = 0;
+    std::vector<SequenceId> open;  // sequences that have not ended
     std::shared_ptr<Mailbox> mailbox;
     std::function<void(int, std::span<const float>)> logits_tap;
     bool wants_logprobs = false, wants_prompt_logprobs = false;
@@ -73,7 +75,9 @@ class EngineLoop {
   void note_scheduled(const ScheduledBatch& batch);
   void show_logits(const ScheduledBatch& batch);
   void deliver(const CommittedSequence& done);
-  void end(OpenRequest& request, TokenDelta delta);
+  void end(OpenRequest& request, SequenceId id, TokenDelta delta);
+  void end_all_of(OpenRequest& request, FinishReason reason, const Status& error);
+  OpenRequest* request_of(SequenceId id);
   void end_all(FinishReason reason, const Status& error);
   void publish_stats();
 
@@ -85,8 +89,8 @@ class EngineLoop {
   StepResult result_;
   std::vector<CommittedSequence> committed_;
   std::vector<EngineMessage> messages_;
-  std::unordered_map<SequenceId, OpenRequest> open_;
-  std::unordered_map<uint64_t, SequenceId> id_of_;  // request number -> sequence
+  std::unordered_map<uint64_t, OpenRequest> open_;     // by arrival
+  std::unordered_map<uint64_t, uint64_t> arrival_of_;  // request number -> arrival
 };
 
 }  // namespace quire

@@ -30,37 +30,52 @@ void merge(TokenDelta& into, TokenDelta& delta) {
 
 void Mailbox::deliver(TokenDelta delta) {
   state_.update([&](State& s) {
-    merge(s.pending, delta);
-    s.has_pending = true;
+    Answer& answer = s.answers[delta.index];
+    merge(answer.pending, delta);
+    s.num_pending += !answer.has_pending;
+    answer.has_pending = true;
   });
 }
 
+void Mailbox::deliver_to_all(const TokenDelta& delta) {
+  const int count = state_.with([](const State& s) { return static_cast<int>(s.answers.size()); });
+  for (int i = 0; i < count; ++i) {
+    TokenDelta copy = delta;
+    copy.index = i;
+    deliver(std::move(copy));
+  }
+}
+
 std::optional<TokenDelta> Mailbox::take(State& s) {
-  if (!s.has_pending) return std::nullopt;
-  s.has_pending = false;
-  TokenDelta delta = std::move(s.pending);
-  s.pending = TokenDelta();
+  if (s.num_pending == 0) return std::nullopt;
+  const int count = static_cast<int>(s.answers.size());
+  while (!s.answers[s.turn].has_pending) s.turn = (s.turn + 1) % count;
+  Answer& answer = s.answers[s.turn];
+  s.turn = (s.turn + 1) % count;
+  --s.num_pending;
+  answer.has_pending = false;
+  TokenDelta delta = std::move(answer.pending);
+  answer.pending = TokenDelta();
+  num_open_ -= delta.finish_reason != FinishReason::kNone;
   return delta;
 }
 
 std::optional<TokenDelta> Mailbox::next() {
-  if (finished_) return std::nullopt;
-  std::optional<TokenDelta> delta = state_.wait([](const State& s) { return s.has_pending; },
-                                                [this](State& s) { return take(s); });
-  finished_ = delta->finish_reason != FinishReason::kNone;
-  return delta;
+  if (finished()) return std::nullopt;
+  return state_.wait([](const State& s) { return s.num_pending > 0; },
+                     [this](State& s) { return take(s); });
 }
 
 std::optional<TokenDelta> Mailbox::next_for(std::chrono::milliseconds timeout) {
-  if (finished_) return std::nullopt;
-  std::optional<TokenDelta> delta = state_.wait_for(
-      timeout, [](const State& s) { return s.has_pending; }, [this](State& s) { return take(s); });
-  finished_ = delta && delta->finish_reason != FinishReason::kNone;
-  return delta;
+  if (finished()) return std::nullopt;
+  return state_.wait_for(
+      timeout,
+      [](const State& s) { return s.num_pending > 0; },
+      [this](State& s) { return take(s); });
 }
 
 void Mailbox::cancel() {
-  if (!cancelled_.exchange(true) && !finished_) on_cancel_();
+  if (!cancelled_.exchange(true) && !finished()) on_cancel_();
 }
 
 }  // namespace quire

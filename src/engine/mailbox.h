@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "base/monitor.h"
 #include "engine/request.h"
@@ -14,28 +15,40 @@ namespace quire {
 
 class Mailbox {
  public:
-  // `on_cancel` tells the engine; it may be called from any thread and after the engine is gone.
-  explicit Mailbox(std::function<void()> on_cancel) : on_cancel_(std::move(on_cancel)) {}
+  // Of a request with `num_answers` answers. `on_cancel` tells the engine; it may be called from
+  // any thread and after the engine is gone.
+  Mailbox(int num_answers, std::function<void()> on_cancel)
+      : on_cancel_(std::move(on_cancel)), num_open_(num_answers), state_(num_answers) {}
 
-  // Engine thread: adds to what has not been read. After a finish reason nothing may follow.
+  // Engine thread: adds to what has not been read of answer delta.index. After its finish reason
+  // nothing may follow.
   void deliver(TokenDelta delta);
+  // The same to every answer.
+  void deliver_to_all(const TokenDelta& delta);
 
-  // Reader. Everything that has arrived, as one delta.
+  // Reader. Everything that has arrived of one answer, as one delta; the answers take turns.
   std::optional<TokenDelta> next();
   std::optional<TokenDelta> next_for(std::chrono::milliseconds timeout);
-  bool finished() const { return finished_; }  // the reader has seen the finish reason
+  // The reader has seen the finish reason of every answer.
+  bool finished() const { return num_open_ == 0; }
   void cancel();
 
  private:
-  struct State {
+  struct Answer {
     TokenDelta pending;
     bool has_pending = false;
+  };
+  struct State {
+    explicit State(int num_answers) : answers(num_answers) {}
+    std::vector<Answer> answers;
+    int num_pending = 0;  // answers that have something
+    int turn = 0;         // the answer to look at first
   };
   std::optional<TokenDelta> take(State& state);
 
   std::function<void()> on_cancel_;
   std::atomic<bool> cancelled_{false};
-  std::atomic<bool> finished_{false};
+  std::atomic<int> num_open_;  // answers whose finish reason the reader has not seen
   Monitor<State> state_;
 };
 

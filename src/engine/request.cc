@@ -56,6 +56,10 @@ Status validate_distribution(const SamplingParams& p) {
 }
 
 Status validate_lengths(const SamplingParams& p) {
+  if (p.n < 1) return out_of_range("n", p.n, ">= 1");
+  if (p.n > 1 && p.max_tokens == 0) {
+    return out_of_range("n", p.n, "1 with max_tokens 0, which gives no answer at all");
+  }
   if (p.max_tokens < 0) return out_of_range("max_tokens", p.max_tokens, ">= 0");
   if (p.min_tokens < 0) return out_of_range("min_tokens", p.min_tokens, ">= 0");
   if (p.min_tokens > p.max_tokens) {

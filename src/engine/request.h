@@ -32,6 +32,7 @@ struct SamplingParams {
   std::vector<int32_t> stop_token_ids = {};
   bool ignore_eos = false;
   std::optional<uint64_t> seed = {};  // absent: the engine draws one and reports nothing
+  int n = 1;                          // answers to one prompt, from one prefill; each draws alone
   std::optional<int> logprobs = {};   // alternatives per generated token; 0 = the chosen token only
   std::optional<int> prompt_logprobs = {};  // the same for every prompt token but the first
 
@@ -64,6 +65,7 @@ using LogprobList = std::vector<TokenLogprob>;
 
 // One message of a stream.
 struct TokenDelta {
+  int index = 0;  // of the answer, in [0, n)
   // Newly generated, in order, each exactly once; the last one is the stop token when one ended it.
   std::vector<int32_t> tokens;
   std::vector<LogprobList> logprobs;         // one per token when asked for

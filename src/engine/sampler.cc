@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/mutants.h"
 #include "base/philox.h"
 
@@ -26,6 +27,9 @@ Sampler::Sampler(int max_num_seqs, int vocab_size)
 void Sampler::add(const NewSequence& sequence) {
   Slot& slot = slots_[sequence.slot];
   slot.sampling = sequence.sampling;
+  if (sequence.sample_index > 0) {
+    slot.sampling.seed = hash_combine(*slot.sampling.seed, sequence.sample_index);
+  }
   slot.end_tokens = sequence.end_tokens;
   slot.num_prompt = sequence.num_prompt;
   const SamplingParams& p = slot.sampling;

@@ -1,7 +1,8 @@
 // Logits -> tokens. In vLLM's order: allowed and banned tokens, min_tokens, logit bias; repetition,
 // frequency and presence penalty; then greedy, or temperature, min-p, top-k, top-p and one draw.
 //
-// The draw for the token at a position is philox(seed, position) through the inverse distribution
+// The draw for the token at a position is philox(seed, position) (of answer i > 0 of n, the seed is
+// hash_combine(seed, i)) through the inverse distribution
 // function over the kept tokens in order of their ids. So a token depends on its own logits, seed
 // and position alone: not on batch mates, chunking or preemption.
 //

@@ -3,6 +3,9 @@
 namespace quire {
 
 void ScheduledBatch::clear() {
+  swap_out.clear();
+  swap_in.clear();
+  copies.clear();
   new_sequences.clear();
   sequences.clear();
   tokens.clear();

@@ -24,16 +24,22 @@ struct ScheduledSequence {
   int32_t epoch;  // the sequence's num_preemptions; commit sees by it what happened in between
   int32_t slot;   // in [0, max_num_seqs): of the state that the runner keeps while it runs
   int32_t start, num_tokens;
-  int32_t first_token;              // in ScheduledBatch::tokens
+  int32_t
+      num_unwritten;    // 1: the first token's KV is in a shared block; only its logits are wanted
+  int32_t first_token;  // in ScheduledBatch::tokens
   int32_t first_block, num_blocks;  // in ScheduledBatch::block_ids
-  int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens
+  int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens, or
+                                    // of only_samples() the row of another
   int32_t next_token;  // the token at position start + num_tokens where it is known, else -1
   bool samples;        // draw a token from the last row
+  // Without tokens: one more answer to a prompt whose last row an entry before this one computes.
+  bool only_samples() const { return num_tokens == 0; }
 };
 
 // A sequence that the runner sees for the first time, or again after a preemption.
 struct NewSequence {
   int32_t slot;
+  int32_t sample_index;     // which of the n answers: each draws from a generator of its own
   SamplingParams sampling;  // with a seed
   std::vector<int32_t> end_tokens;
   std::vector<int32_t> tokens;  // prompt and output so far
@@ -41,13 +47,18 @@ struct NewSequence {
 };
 
 struct ScheduledBatch {
+  // Before anything is computed, in this order:
+  std::vector<BlockCopy> swap_out;  // a block of the pool to one of the host pool
+  std::vector<BlockCopy> swap_in;   // and back
+  std::vector<BlockCopy> copies;    // within the pool: copy-on-write
   std::vector<NewSequence> new_sequences;
   std::vector<ScheduledSequence> sequences;  // [S]
   std::vector<int32_t> tokens;               // [T]
   std::vector<BlockId> block_ids;            // the block tables, one after another
   std::vector<int32_t> logit_rows;           // [R] indices into tokens, increasing
 
-  bool empty() const { return sequences.empty(); }
+  // A step may have nothing to compute and blocks to swap out.
+  bool empty() const { return sequences.empty() && swap_out.empty(); }
   std::span<const BlockId> blocks_of(const ScheduledSequence& s) const {
     return std::span(block_ids).subspan(s.first_block, s.num_blocks);
   }

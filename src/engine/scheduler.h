@@ -1,6 +1,6 @@
 // Decides what every step computes. A pure state machine over integers: first come, first served;
 // running sequences first, then waiting ones; when blocks run out the newest sequence is preempted
-// and computes its tokens again later.
+// and computes its tokens again later. Groups are admitted, forked and preempted whole.
 //
 // Why nothing starves: running sequences are ordered by arrival and all older than the waiting
 // ones; tokens are given out in that order and blocks are taken from the newest. So the oldest
@@ -23,6 +23,13 @@
 
 namespace quire {
 
+// What becomes of the KV of a group that must give up its blocks. Vocabulary of the PagedAttention
+// paper (Kwon et al., SOSP 2023, section 4.5).
+enum class PreemptionMode : uint8_t {
+  kRecompute,  // dropped and computed again
+  kSwap,       // copied to the host pool, all of it or nothing; recomputed where that is full
+};
+
 struct SchedulerConfig {
   int max_num_seqs = 64;
   int max_num_batched_tokens = 512;
@@ -30,6 +37,8 @@ struct SchedulerConfig {
   int long_prefill_token_threshold = 0;
   int max_logit_rows = 65;  // of a step; at least max_num_seqs + 1
   bool enable_prefix_caching = true;
+  PreemptionMode preemption_mode = PreemptionMode::kRecompute;
+  int num_host_blocks = 0;  // of the host pool
   bool operator==(const SchedulerConfig&) const = default;
 };
 
@@ -42,6 +51,7 @@ struct CommittedSequence {
 };
 
 struct SchedulerStats {
+  int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
   int64_t num_preemptions = 0, num_prompt_tokens = 0, num_generated_tokens = 0;
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   int peak_used_blocks = 0;
@@ -54,10 +64,11 @@ class Scheduler {
 
   // Refuses what could never finish, with the numbers: an empty prompt, one longer than
   // max_model_len, a prompt whose output would not fit in the whole pool. Pure.
-  Status check(int num_prompt_tokens, int max_tokens) const;
-  // Into the waiting line.
+  Status check(int num_prompt_tokens, const SamplingParams& sampling) const;
+  // Into the waiting line. Returns the first of the group; `unforked` has the others.
   Result<SequenceId> add(SequenceSpec spec);
-  // Ends a sequence at any moment. Its blocks are free once no launched step contains it.
+  // Ends a sequence at any moment; the others of its group go on. Its blocks are free once no
+  // launched step contains it.
   void cancel(SequenceId id);
 
   // Fills *batch; it stays empty when nothing can run now.
@@ -76,6 +87,7 @@ class Scheduler {
   const Sequence& sequence(SequenceId id) const { return sequences_[id]; }
   std::span<const Sequence> sequences() const { return sequences_; }
   const BlockPool& pool() const { return pool_; }
+  const BlockPool& host_pool() const { return host_pool_; }
   const SchedulerConfig& config() const { return config_; }
   const SchedulerStats& stats() const { return stats_; }
 
@@ -91,15 +103,40 @@ class Scheduler {
     bool preempted = false;
   };
 
+  // The members of one group are neighbours in running_.
+  struct GroupRange {
+    size_t begin, end;
+  };
+
   void schedule_running(ScheduledBatch* batch, Budget* budget);
+  bool schedule_group(GroupRange group, ScheduledBatch* batch, Budget* budget);
+  GroupRange group_at(size_t begin) const;
+  void count_tokens(GroupRange group, Budget budget);
   void admit_waiting(ScheduledBatch* batch, Budget* budget);
   bool admit(SequenceId id, ScheduledBatch* batch, Budget* budget);
   int num_tokens_to_compute(const Sequence& seq, const Budget& budget) const;
   int num_rows_of(const Sequence& seq, int num_tokens) const;
-  bool reserve_or_preempt(SequenceId id, int num_tokens, Budget* budget);
+  bool reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget);
+  bool can_reserve(GroupRange group);
+  bool writes_nothing(const Sequence& seq) const;
+  void reserve(Sequence& seq, int num_tokens, std::vector<BlockCopy>* copies);
   void append_to_batch(SequenceId id, int num_tokens, ScheduledBatch* batch, Budget* budget);
-  void announce(const Sequence& seq, ScheduledBatch* batch) const;
-  void preempt(SequenceId id);
+  void append_sample(SequenceId id, ScheduledSequence source, ScheduledBatch* batch);
+  static const ScheduledSequence* last_entry_of(SequenceId id, const ScheduledBatch& batch);
+  void announce(Sequence& seq, ScheduledBatch* batch) const;
+  void find_cached_prefix(Sequence& seq);
+  void take_slot(Sequence& seq);
+  int fork_if_due(SequenceId first, ScheduledBatch* batch);
+  void preempt_newest_group(ScheduledBatch* batch);
+  void give_up(Sequence& seq);
+  bool swap_out(std::span<const SequenceId> members, ScheduledBatch* batch);
+  bool admit_swapped(SequenceId first, ScheduledBatch* batch, Budget* budget);
+  int blocks_to_swap_in(std::span<const SequenceId> members) const;
+  void swap_in(Sequence& seq, ScheduledBatch* batch);
+  bool may_be_admitted(const Sequence& seq) const;
+  void promote(SequenceId first);
+  void leave(SequenceId id);
+  SequenceId open(const SequenceSpec& spec, int sample_index);
   void store_full_blocks(Sequence& seq, int num_computed);
   void append_token(Sequence& seq, int32_t token);
   TokenChain chain_of(Sequence& seq) const;
@@ -109,6 +146,7 @@ class Scheduler {
 
   SchedulerConfig config_;
   BlockPool pool_;
+  BlockPool host_pool_;
   std::vector<Sequence> sequences_;
   std::vector<SequenceId> unused_ids_;
   std::vector<SequenceId> ended_;
@@ -117,7 +155,10 @@ class Scheduler {
   std::deque<SequenceId> waiting_;   // oldest first, all younger than the running ones
   uint64_t num_arrivals_ = 0;
   SchedulerStats stats_;
-  std::vector<BlockId> found_;  // scratch of admit()
+  std::vector<BlockId> found_;     // scratch of admit()
+  std::vector<int> counts_;        // scratch of schedule_group(): tokens of each member
+  std::vector<BlockId> written_;   // scratch of can_reserve()
+  std::vector<BlockId> place_of_;  // scratch of swapping: block of the one pool -> of the other
 };
 
 }  // namespace quire

@@ -1,5 +1,9 @@
 // One sequence of tokens on its way through the engine. There are no phases: a sequence has tokens,
 // of which some are computed, and every step lets the second number catch up with the first.
+//
+// The n answers to one prompt are a group of sequences. The first computes the prompt while the
+// others wait in its `unforked`; then they become second holders of its blocks (fork) and go on by
+// themselves. A block that several hold is copied by whoever must write to it first.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +36,10 @@ struct Sequence {
   FinishReason finish_reason = FinishReason::kNone;
   bool wants_all_rows = false;
   std::optional<int32_t> stop_token;
-  uint64_t arrival = 0;  // order of arrival
+  uint64_t arrival = 0;      // order of arrival; the members of a group have the same
+  int32_t sample_index = 0;  // in [0, n)
+  // Members of the group that will share this one's blocks once the prompt is computed.
+  std::vector<SequenceId> unforked;
   SamplingParams sampling;
   std::vector<int32_t> end_tokens;  // stop_token_ids, and the model's unless ignore_eos
   int max_output = 0;               // max_tokens, or less where max_model_len ends it
@@ -44,9 +51,12 @@ struct Sequence {
   int num_rows_done = 0;  // positions whose logits were asked for, with wants_all_rows
   int num_in_flight = 0;  // launched, uncommitted steps that contain it
 
-  int32_t slot = -1;  // of the runner's and the sampler's state, while running
+  int32_t slot = -1;          // of the runner's and the sampler's state, while running
+  bool is_announced = false;  // the runner has been told what the slot holds
   BlockId root = kNoBlock;
   BlockTable table;
+  BlockTable host_table;               // while swapped out: where its KV is in the host pool
+  bool is_swapped = false;             // num_computed tokens are in host_table, none in table
   std::vector<uint64_t> block_hashes;  // of the full blocks of `tokens`
   int num_stored_blocks = 0;           // leading blocks of `table` known to the prefix cache
   int num_cached_tokens = 0;           // prompt tokens found in the cache at first admission

@@ -1,6 +1,7 @@
 #include "kv/block_table.h"
 
 #include "base/check.h"
+#include "base/mutants.h"
 
 namespace quire {
 
@@ -23,7 +24,7 @@ void BlockTable::fork(BlockPool& pool, const BlockTable& other) {
 
 bool BlockTable::make_writable(BlockPool& pool, int index, std::vector<BlockCopy>* copies) {
   const BlockId shared = blocks_[index];
-  if (pool.is_writable(shared)) return true;
+  if (pool.is_writable(shared) || mutant("kv_skip_copy_on_write")) return true;
   const BlockId own = pool.allocate();
   if (own == kNoBlock) return false;
   copies->push_back({shared, own});

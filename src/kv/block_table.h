@@ -32,6 +32,8 @@ class BlockTable {
   bool reserve(BlockPool& pool, int num_tokens);
   // Appends a block that others may hold too.
   void append_shared(BlockPool& pool, BlockId block);
+  // Appends a block whose reference the caller gives away.
+  void append_owned(BlockId block) { blocks_.push_back(block); }
   // Becomes a second holder of every block of `other`; must be empty.
   void fork(BlockPool& pool, const BlockTable& other);
   // Copy-on-write: makes block `index` this table's own, appending to *copies what that takes.

@@ -13,8 +13,12 @@ namespace quire {
 class KvCache {
  public:
   // Allocates num_layers * num_blocks * kv_block_bytes(layout). kResourceExhausted names the bytes
-  // wanted, the bytes free and the flag that lowers them.
-  static Result<KvCache> allocate(KvLayout layout, int num_layers, int64_t num_blocks);
+  // wanted, the bytes free and the flag that sets them.
+  static Result<KvCache> allocate(KvLayout layout,
+                                  int num_layers,
+                                  int64_t num_blocks,
+                                  const char* flag = "--kv-cache-memory-bytes");
+  KvCache() = default;
 
   const KvLayout& layout() const { return layout_; }
   int64_t num_blocks() const { return num_blocks_; }
@@ -23,6 +27,9 @@ class KvCache {
     return static_cast<unsigned char*>(buffer_.data()) + index * layer_bytes_;
   }
   int64_t* overflows() { return &overflows_; }
+  // Block `source` of `from`, which may be this cache, to block `destination`, in every layer. Both
+  // have the same layout.
+  void copy_block(KvCache& from, int64_t source, int64_t destination);
 
  private:
   KvLayout layout_{};

@@ -59,12 +59,14 @@ Request request(std::vector<int32_t> prompt, int max_tokens) {
   return r;
 }
 
-std::vector<int32_t> expected(const std::vector<int32_t>& prompt, int num_tokens) {
+std::vector<int32_t> expected(const std::vector<int32_t>& prompt,
+                              int num_tokens,
+                              int sample_index = 0) {
   FakeHistory history(fake_salt_seed(""));
   for (int32_t token : prompt) history.append(token);
   std::vector<int32_t> tokens;
   for (int i = 0; i < num_tokens; ++i) {
-    tokens.push_back(history.next_token(50));
+    tokens.push_back(history.next_token(50, sample_index));
     history.append(tokens.back());
   }
   return tokens;
@@ -325,6 +327,56 @@ TEST(Engine, RequestsWithoutASeedGetOneFromTheEnginesSeed) {
   };
   EXPECT_EQ(tokens(1), tokens(1));
   EXPECT_NE(tokens(1), tokens(2));
+}
+
+TEST(Engine, GivesEachOfNAnswersOnceAndToTheEnd) {
+  for (int max_in_flight : {1, 2}) {
+    auto engine = make_engine(engine_config(), max_in_flight);
+    Request r = request({1, 2, 3, 4, 5, 6}, 9);
+    r.sampling.n = 3;
+    auto stream = engine->submit(r).value();
+    std::vector<std::vector<int32_t>> answers(3);
+    std::vector<FinishReason> reasons(3, FinishReason::kNone);
+    while (std::optional<TokenDelta> delta = stream.next()) {
+      ASSERT_EQ(reasons.at(delta->index), FinishReason::kNone);
+      auto& answer = answers[delta->index];
+      answer.insert(answer.end(), delta->tokens.begin(), delta->tokens.end());
+      reasons[delta->index] = delta->finish_reason;
+    }
+    EXPECT_TRUE(stream.finished());
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(answers[i], expected({1, 2, 3, 4, 5, 6}, 9, i)) << "answer " << i;
+      EXPECT_EQ(reasons[i], FinishReason::kLength);
+    }
+    EXPECT_EQ(engine->stats().num_prompt_tokens, 6);
+  }
+}
+
+TEST(Engine, CancelsAllAnswersWithTheirStream) {
+  auto engine = make_engine();
+  Request r = request({1, 2, 3}, 60);
+  r.sampling.n = 4;
+  {
+    auto stream = engine->submit(r).value();
+    ASSERT_TRUE(stream.next().has_value());
+  }
+  auto other = engine->submit(request({7}, 3)).value();
+  EXPECT_EQ(read_all(other).tokens, expected({7}, 3));
+  EXPECT_EQ(engine->stats().num_running, 0);
+}
+
+TEST(Engine, RefusesMoreAnswersThanCanRunTogether) {
+  auto engine = make_engine();
+  Request r = request({1, 2, 3}, 4);
+  r.sampling.n = 9;
+  const auto refused = engine->submit(r);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("n is 9, but max_num_seqs is 8"), std::string::npos);
+  r.sampling.n = 0;
+  EXPECT_NE(engine->submit(r).status().message().find("n must be >= 1, got 0"), std::string::npos);
+  r.sampling.n = 8;
+  r.sampling.max_tokens = 120;
+  EXPECT_NE(engine->submit(r).status().message().find("n = 8 times"), std::string::npos);
 }
 
 }  // namespace

@@ -144,7 +144,7 @@ TEST(Sampler, MaskedAndNanLogitsAreNeverKept) {
 
 NewSequence sequence(SamplingParams sampling, std::vector<int32_t> tokens, int num_prompt) {
   if (!sampling.seed) sampling.seed = 1;
-  return {0, std::move(sampling), {2}, std::move(tokens), num_prompt};
+  return {0, 0, std::move(sampling), {2}, std::move(tokens), num_prompt};
 }
 
 struct One {

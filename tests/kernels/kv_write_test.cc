@@ -38,6 +38,7 @@ void check(const KvLayout& layout, int64_t tokens, float scale, uint64_t seed) {
   std::iota(slots.begin(), slots.end(), 0);
   std::shuffle(slots.begin(), slots.end(), random);
   slots.resize(tokens);
+  for (int64_t t = 2; t < tokens; t += 5) slots[t] = -1;  // is there already
   FencedMatrix k(tokens, layout.num_kv_heads * layout.head_dim);
   FencedMatrix v(tokens, layout.num_kv_heads * layout.head_dim);
   k.fill(random, scale);

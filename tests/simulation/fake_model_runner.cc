@@ -1,5 +1,7 @@
 #include "simulation/fake_model_runner.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace quire {
@@ -12,12 +14,16 @@ Status FakeModelRunner::launch(const ScheduledBatch& batch) {
     slot = Slot{};
     slot.salt = *fresh.sampling.seed;
     slot.num_prompt = fresh.num_prompt;
+    slot.sample_index = fresh.sample_index;
     slot.prompt_logprobs = fresh.sampling.prompt_logprobs.has_value();
     slot.logprobs = fresh.sampling.logprobs.has_value();
   }
   Output output;
   output.result.clear(static_cast<int>(batch.sequences.size()));
   output.result.vocab_size = info_.vocab_size;
+  copy_blocks(batch.swap_out, kv_, &host_kv_);
+  copy_blocks(batch.swap_in, host_kv_, &kv_);
+  copy_blocks(batch.copies, kv_, &kv_);
   write_kv(batch);  // as in a real layer: all writes of the step, then all reads
   read_kv(batch, &output);
   launched_.push_back(std::move(output));
@@ -25,11 +31,21 @@ Status FakeModelRunner::launch(const ScheduledBatch& batch) {
   return Status();
 }
 
+void FakeModelRunner::copy_blocks(const std::vector<BlockCopy>& copies,
+                                  const std::vector<uint64_t>& from,
+                                  std::vector<uint64_t>* to) const {
+  for (const BlockCopy& copy : copies) {
+    std::copy_n(from.begin() + int64_t{copy.source} * info_.block_size,
+                info_.block_size,
+                to->begin() + int64_t{copy.destination} * info_.block_size);
+  }
+}
+
 void FakeModelRunner::write_kv(const ScheduledBatch& batch) {
   for (const ScheduledSequence& s : batch.sequences) {
     const Slot& slot = slots_.at(s.slot);
     const auto blocks = batch.blocks_of(s);
-    for (int i = 0; i < s.num_tokens; ++i) {
+    for (int i = s.num_unwritten; i < s.num_tokens; ++i) {
       const int position = s.start + i;
       int32_t token = batch.tokens[s.first_token + i];
       if (token == kPendingToken) token = slot.last_token;
@@ -45,8 +61,9 @@ void FakeModelRunner::read_kv(const ScheduledBatch& batch, Output* output) {
     const ScheduledSequence& entry = batch.sequences[s];
     Slot& slot = slots_.at(entry.slot);
     const auto blocks = batch.blocks_of(entry);
-    FakeHistory history(slot.salt);
-    const int end = entry.start + entry.num_tokens;
+    const bool is_shared = entry.only_samples() && s > 0;
+    FakeHistory history = is_shared ? row_history_ : FakeHistory(slot.salt);
+    const int end = is_shared ? 0 : entry.start + entry.num_tokens;
     for (int position = 0; position < end; ++position) {
       history.append_content(kv_[kv_slot(blocks, position, info_.block_size)]);
       if (position < end - entry.num_rows) continue;
@@ -54,12 +71,14 @@ void FakeModelRunner::read_kv(const ScheduledBatch& batch, Output* output) {
       const int32_t given = position + 1 < end ? batch.tokens[i] : entry.next_token;
       emit_row(position, given, static_cast<int>(s), history, output);
     }
+    row_history_ = history;  // entries that only sample follow the one that has their row
     if (entry.samples) {
-      slot.last_token = history.next_token(info_.vocab_size);
+      slot.last_token = history.next_token(info_.vocab_size, slot.sample_index);
       const bool invalid = num_launched_ == invalid_at_launch;
       output->result.tokens.push_back(invalid ? kInvalidToken : slot.last_token);
       if (slot.logprobs) {
-        output->result.logprobs[s].sampled = {{slot.last_token, static_cast<float>(end), 1}};
+        output->result.logprobs[s].sampled = {
+            {slot.last_token, static_cast<float>(entry.start + entry.num_tokens), 1}};
       }
     }
     output->result.token_start[s + 1] = static_cast<int32_t>(output->result.tokens.size());

@@ -22,8 +22,9 @@ struct FakeHistory {
     content = value;
     seen = mix64(seen * 31 + value);
   }
-  int32_t next_token(int vocab_size) const {
-    return static_cast<int32_t>(mix64(seen ^ 0x1234567) % vocab_size);
+  // What answer `sample_index` of n draws.
+  int32_t next_token(int vocab_size, int sample_index = 0) const {
+    return static_cast<int32_t>(mix64(seen ^ (0x1234567 + sample_index)) % vocab_size);
   }
   static uint64_t next_content(uint64_t previous, int32_t token) {
     return mix64(previous * 3 + static_cast<uint32_t>(token) + 1);
@@ -46,6 +47,10 @@ class FakeModelRunner : public ModelRunner {
   Status collect(StepResult* result) override;
 
   uint64_t kv(int64_t slot) const { return kv_[slot]; }
+  // Of the host pool, where blocks are swapped to.
+  void set_num_host_blocks(int count) {
+    host_kv_.assign(static_cast<size_t>(count) * info_.block_size, 0);
+  }
   int64_t num_launched() const { return num_launched_; }
 
   // Test controls: the launch (counted from 0) that fails, the sequence step that gives NaN logits.
@@ -56,20 +61,24 @@ class FakeModelRunner : public ModelRunner {
   struct Slot {
     uint64_t salt = 0;
     int32_t last_token = 0;
-    int num_prompt = 0;
+    int num_prompt = 0, sample_index = 0;
     bool prompt_logprobs = false, logprobs = false;
   };
   struct Output {
     StepResult result;
     std::vector<float> logits;
   };
+  void copy_blocks(const std::vector<BlockCopy>& copies,
+                   const std::vector<uint64_t>& from,
+                   std::vector<uint64_t>* to) const;
   void write_kv(const ScheduledBatch& batch);
   void read_kv(const ScheduledBatch& batch, Output* output);
   void emit_row(int position, int32_t given, int s, const FakeHistory& history, Output* output);
 
   RunnerInfo info_;
-  std::vector<uint64_t> kv_;
+  std::vector<uint64_t> kv_, host_kv_;
   std::vector<Slot> slots_;
+  FakeHistory row_history_{0};  // of the last entry read
   std::deque<Output> launched_;
   Output collected_;
   int64_t num_launched_ = 0;

@@ -14,15 +14,15 @@ namespace {
 
 constexpr int32_t kEos = 0;
 
-// What the request must produce if nobody cancels it.
-std::vector<int32_t> expected_output(const Workload& w, const SimRequest& r) {
+// What answer `index` to the request must be if nobody cancels it.
+std::vector<int32_t> expected_output(const Workload& w, const SimRequest& r, int index) {
   FakeHistory history(fake_salt_seed(r.salt));
   for (int32_t token : r.prompt) history.append(token);
   std::vector<int32_t> output;
   const int room = w.max_model_len - static_cast<int>(r.prompt.size());
   const int limit = std::min(r.max_tokens, room);
   while (static_cast<int>(output.size()) < limit) {
-    const int32_t token = history.next_token(w.vocab_size);
+    const int32_t token = history.next_token(w.vocab_size, index);
     output.push_back(token);
     history.append(token);
     const bool stops =
@@ -37,7 +37,9 @@ bool can_ever_finish(const Workload& w, const SimRequest& r) {
   if (prompt == 0 || prompt + std::min(1, r.max_tokens) > w.max_model_len) return false;
   const int output = std::min(r.max_tokens, w.max_model_len - prompt);
   const int kv_tokens = prompt + std::max(0, output - 1);
-  return (kv_tokens + w.block_size - 1) / w.block_size <= w.num_blocks;
+  const int blocks = (kv_tokens + w.block_size - 1) / w.block_size;
+  const int shared = r.n == 1 ? 0 : prompt / w.block_size;
+  return r.n <= w.max_num_seqs && shared + r.n * (blocks - shared) <= w.num_blocks;
 }
 
 class Simulation {
@@ -46,14 +48,17 @@ class Simulation {
       : w_(w),
         runner_(runner_info(w)),
         scheduler_(scheduler_config(w), w.num_blocks, w.block_size),
-        progress_(w.requests.size()) {}
+        progress_(w.requests.size()) {
+    runner_.set_num_host_blocks(w.num_host_blocks);
+  }
 
   std::string run(SimCounters* counters);
 
  private:
   struct Progress {
-    std::optional<SequenceId> id;
-    std::vector<int32_t> output;
+    std::optional<uint64_t> arrival;
+    std::vector<std::vector<int32_t>> outputs;  // [n]
+    int num_ended = 0;
     int num_prompt_rows = 0;
     int next_row = 0;  // position of the next logit row that may be shown
     bool done = false, cancelled = false, refused = false;
@@ -79,7 +84,9 @@ class Simulation {
             w.max_model_len,
             w.long_prefill_token_threshold,
             w.max_num_seqs + w.extra_rows,
-            w.enable_prefix_caching};
+            w.enable_prefix_caching,
+            w.num_host_blocks > 0 ? PreemptionMode::kSwap : PreemptionMode::kRecompute,
+            w.num_host_blocks};
   }
 
   void fail(const std::string& what) {
@@ -104,6 +111,7 @@ class Simulation {
   std::vector<Progress> progress_;
   std::array<Step, 2> steps_;
   int num_launched_ = 0;
+  int64_t num_copies_ = 0;
   int step_ = 0;
   StepResult result_;
   std::vector<CommittedSequence> committed_;
@@ -112,7 +120,8 @@ class Simulation {
 
 int Simulation::request_of(SequenceId id) const {
   for (size_t i = 0; i < progress_.size(); ++i) {
-    if (progress_[i].id == id && !progress_[i].done) return static_cast<int>(i);
+    const bool is_its = progress_[i].arrival == scheduler_.sequence(id).arrival;
+    if (is_its && !progress_[i].done) return static_cast<int>(i);
   }
   return -1;
 }
@@ -126,6 +135,7 @@ void Simulation::arrivals() {
     spec.cache_salt = r.salt;
     spec.eos_token_ids = {kEos};
     spec.wants_all_rows = r.wants_all_rows;
+    spec.sampling.n = r.n;
     spec.sampling.max_tokens = r.max_tokens;
     spec.sampling.min_tokens = r.min_tokens;
     spec.sampling.stop_token_ids = r.stop_token_ids;
@@ -136,7 +146,8 @@ void Simulation::arrivals() {
       fail(id.ok() ? "accepted a request that cannot finish" : "refused one that can");
     }
     if (id.ok()) {
-      progress_[i].id = *id;
+      progress_[i].arrival = scheduler_.sequence(*id).arrival;
+      progress_[i].outputs.resize(r.n);
     } else {
       progress_[i].done = progress_[i].refused = true;
     }
@@ -147,10 +158,13 @@ void Simulation::cancels(bool between) {
   for (size_t i = 0; i < w_.requests.size(); ++i) {
     const SimRequest& r = w_.requests[i];
     Progress& p = progress_[i];
-    if (r.cancel_step != step_ || r.cancel_between != between || p.done || !p.id) continue;
-    scheduler_.cancel(*p.id);
+    if (r.cancel_step != step_ || r.cancel_between != between || p.done || !p.arrival) continue;
+    for (SequenceId id = 0; id < static_cast<int>(scheduler_.sequences().size()); ++id) {
+      if (scheduler_.sequence(id).arrival != *p.arrival) continue;
+      scheduler_.cancel(id);
+      check_blocks();
+    }
     p.done = p.cancelled = true;
-    check_blocks();
   }
 }
 
@@ -164,6 +178,7 @@ void Simulation::schedule_and_launch() {
   if (!runner_.launch(step.batch).ok()) fail("launch failed");
   step.launched = true;
   ++num_launched_;
+  num_copies_ += static_cast<int>(step.batch.copies.size());
 }
 
 void Simulation::commit(Step& step) {
@@ -171,7 +186,7 @@ void Simulation::commit(Step& step) {
   if (!runner_.collect(&result_).ok()) fail("collect failed");
   for (const ScheduledSequence& s : step.batch.sequences) {
     const int request = request_of(s.id);
-    if (request < 0 || !w_.requests[request].wants_all_rows) continue;
+    if (request < 0 || !w_.requests[request].wants_all_rows || w_.requests[request].n > 1) continue;
     Progress& p = progress_[request];
     const int first = s.start + s.num_tokens - s.num_rows;
     if (s.num_rows > 0 && first != p.next_row) fail("a logit row is missing or shown twice");
@@ -188,8 +203,10 @@ void Simulation::take_output(const CommittedSequence& done, const Step& step) {
   if (request < 0) return fail("output for a sequence that has ended");
   Progress& p = progress_[request];
   const Sequence& seq = scheduler_.sequence(done.id);
-  p.output.insert(p.output.end(), seq.tokens.end() - done.num_new_tokens, seq.tokens.end());
-  if (done.finish_reason != FinishReason::kNone) p.done = true;
+  auto& output = p.outputs[seq.sample_index];
+  output.insert(output.end(), seq.tokens.end() - done.num_new_tokens, seq.tokens.end());
+  p.num_ended += done.finish_reason != FinishReason::kNone;
+  p.done = p.num_ended == w_.requests[request].n;
 }
 
 // free + cached + used == N, reference counts, lists and the hash index.
@@ -240,12 +257,15 @@ void Simulation::check_batch(const ScheduledBatch& batch) {
   std::vector<int32_t> slots;
   for (const ScheduledSequence& s : batch.sequences) {
     slots.push_back(s.slot);
-    if (s.num_tokens < 1) fail("an entry without tokens");
+    if (s.only_samples()) {
+      if (!s.samples || s.num_rows != 1) fail("an entry does nothing");
+      continue;
+    }
     const auto blocks = batch.blocks_of(s);
     const int last = (s.start + s.num_tokens - 1) / w_.block_size;
     if (last >= s.num_blocks) return fail("the block table is too short for its tokens");
-    for (int i = s.start / w_.block_size; i <= last; ++i) {
-      if (!pool.is_writable(blocks[i])) fail("writes to a block that is shared or cached");
+    for (int i = s.start / w_.block_size; i <= last && s.num_unwritten == 0; ++i) {
+      if (pool.has_content(blocks[i])) fail("writes to a cached block");
       if (++writers[blocks[i]] > 1) fail("two sequences write to one block");
     }
     if (w_.long_prefill_token_threshold > 0 && s.num_tokens > w_.long_prefill_token_threshold) {
@@ -258,32 +278,31 @@ void Simulation::check_batch(const ScheduledBatch& batch) {
   if (!slots.empty() && (slots.front() < 0 || slots.back() >= w_.max_num_seqs)) fail("bad slot");
 }
 
-// No starvation: whoever came first computes something in every step.
+// No starvation: of the request that came first something is computed in every step.
 void Simulation::check_oldest_is_served(const ScheduledBatch& batch) {
-  const Sequence* oldest = nullptr;
-  SequenceId id = -1;
-  for (size_t i = 0; i < scheduler_.sequences().size(); ++i) {
-    const Sequence& seq = scheduler_.sequences()[i];
+  std::optional<uint64_t> oldest;
+  for (const Sequence& seq : scheduler_.sequences()) {
+    // With overlap an ended sequence may hold its blocks for one more step.
+    if (seq.state == SequenceState::kFinished) return;
     const bool open = seq.state == SequenceState::kWaiting || seq.state == SequenceState::kRunning;
-    if (!open) {
-      // With overlap an ended sequence may hold its blocks for one more step.
-      if (seq.state == SequenceState::kFinished) return;
-      continue;
-    }
-    if (!oldest || seq.arrival < oldest->arrival) oldest = &seq, id = static_cast<SequenceId>(i);
+    if (open && (!oldest || seq.arrival < *oldest)) oldest = seq.arrival;
   }
   if (!oldest) return;
   for (const ScheduledSequence& s : batch.sequences) {
-    if (s.id == id) return;
+    if (scheduler_.sequence(s.id).arrival == *oldest) return;
   }
-  // All it needs is in flight, or it was preempted with a token in flight.
-  if (oldest->num_in_flight > 0 && (oldest->num_pending > 0 || oldest->max_output == 0)) return;
-  fail("the oldest sequence is not in the batch");
+  for (const Sequence& seq : scheduler_.sequences()) {
+    if (seq.state == SequenceState::kUnused || seq.arrival != *oldest) continue;
+    // All it needs is in flight, or it was preempted with a token in flight.
+    if (seq.num_in_flight > 0 && (seq.num_pending > 0 || seq.max_output == 0)) return;
+  }
+  fail("nothing of the oldest request is in the batch");
 }
 
 void Simulation::check_end() {
   const BlockPool& pool = scheduler_.pool();
   if (pool.num_used() != 0) fail("blocks leak");
+  if (scheduler_.host_pool().num_used() != 0) fail("host blocks leak");
   int num_roots = 0;
   for (const char* salt : {"", "a", "b"}) {
     bool found = false;
@@ -297,16 +316,23 @@ void Simulation::check_end() {
   for (size_t i = 0; i < w_.requests.size(); ++i) {
     const Progress& p = progress_[i];
     if (p.refused) continue;
-    const std::vector<int32_t> expected = expected_output(w_, w_.requests[i]);
-    const std::string who = "request " + std::to_string(i);
-    const bool is_prefix = p.output.size() <= expected.size() &&
-                           std::equal(p.output.begin(), p.output.end(), expected.begin());
-    if (!is_prefix) fail(who + " got wrong tokens");
-    if (!p.cancelled && p.output.size() != expected.size()) fail(who + " got too few tokens");
-    if (!p.cancelled && w_.requests[i].wants_all_rows) {
+    for (int index = 0; index < w_.requests[i].n; ++index) {
+      const std::vector<int32_t>& output = p.outputs[index];
+      const std::vector<int32_t> expected = expected_output(w_, w_.requests[i], index);
+      const std::string who =
+          "answer " + std::to_string(index) + " of request " + std::to_string(i);
+      const bool is_prefix = output.size() <= expected.size() &&
+                             std::equal(output.begin(), output.end(), expected.begin());
+      if (!is_prefix) fail(who + " got wrong tokens");
+      if (!p.cancelled && output.size() != expected.size()) fail(who + " got too few tokens");
+    }
+    if (!p.cancelled && w_.requests[i].wants_all_rows && w_.requests[i].n == 1) {
+      const std::vector<int32_t> expected = expected_output(w_, w_.requests[i], 0);
       const int outputs = std::max<int>(1, static_cast<int>(expected.size()));
       const int rows = static_cast<int>(w_.requests[i].prompt.size()) + outputs - 1;
-      if (p.next_row < rows) fail(who + " was shown too few logit rows");
+      if (p.next_row < rows) {
+        fail("request " + std::to_string(i) + " was shown too few logit rows");
+      }
     }
   }
 }
@@ -315,7 +341,8 @@ void Simulation::check_end() {
 int64_t Simulation::step_bound() const {
   int64_t bound = 64;
   for (const SimRequest& r : w_.requests) {
-    bound += 4 * (static_cast<int64_t>(r.prompt.size()) + std::min(r.max_tokens, w_.max_model_len));
+    bound += 4 * r.n *
+             (static_cast<int64_t>(r.prompt.size()) + std::min(r.max_tokens, w_.max_model_len));
   }
   return bound;
 }
@@ -347,6 +374,9 @@ std::string Simulation::run(SimCounters* counters) {
     const SchedulerStats& stats = scheduler_.stats();
     counters->steps += step_;
     counters->preemptions += stats.num_preemptions;
+    counters->copies += num_copies_;
+    counters->swapped_out += stats.num_swapped_out;
+    counters->swapped_in += stats.num_swapped_in;
     counters->prefix_hits += stats.prefix_cache_hits;
     counters->evictions += scheduler_.pool().num_evictions();
     for (const Progress& p : progress_) {

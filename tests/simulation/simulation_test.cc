@@ -33,7 +33,8 @@ TEST(Simulation, RandomWorkloadsKeepEveryInvariantAndGiveEveryTokenOnce) {
             << " steps, " << counters.finished << " finished, " << counters.cancelled
             << " cancelled, " << counters.refused << " refused, " << counters.preemptions
             << " preemptions, " << counters.prefix_hits << " prefix tokens hit, "
-            << counters.evictions << " evictions\n";
+            << counters.evictions << " evictions, " << counters.copies << " copies on write, "
+            << counters.swapped_out << " blocks swapped out, " << counters.swapped_in << " in\n";
   if (only >= 0 || count < 1000) return;
   // The workloads reach what they are made to reach.
   EXPECT_GT(counters.finished, count);
@@ -42,6 +43,8 @@ TEST(Simulation, RandomWorkloadsKeepEveryInvariantAndGiveEveryTokenOnce) {
   EXPECT_GT(counters.preemptions, count / 4);
   EXPECT_GT(counters.prefix_hits, count / 4);
   EXPECT_GT(counters.evictions, count / 4);
+  EXPECT_GT(counters.copies, count / 20);
+  EXPECT_GT(counters.swapped_in, count / 20);
 }
 
 Workload crowded_workload() {

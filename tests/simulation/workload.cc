@@ -44,6 +44,9 @@ SimRequest random_request(Random& random, const Workload& w) {
   if (random.one_in(8)) r.max_tokens = 1000;
   if (random.one_in(4)) r.min_tokens = random.below(r.max_tokens + 1);
   if (random.one_in(5)) r.stop_token_ids.push_back(random.below(w.vocab_size));
+  if (random.one_in(4) && r.max_tokens > 0 && w.max_num_seqs > 1) {
+    r.n = random.between(2, std::min(4, w.max_num_seqs));
+  }
   r.ignore_eos = !random.one_in(4);
   r.wants_all_rows = random.one_in(5);
   if (random.one_in(5)) {
@@ -69,6 +72,7 @@ Workload random_workload(uint64_t seed) {
   w.vocab_size = random.between(2, 20);
   w.enable_prefix_caching = !random.one_in(4);
   w.depth = random.between(1, 2);
+  if (random.one_in(2)) w.num_host_blocks = random.between(1, 2 * w.num_blocks);
   const int num_requests = random.between(1, 14);
   for (int i = 0; i < num_requests; ++i) w.requests.push_back(random_request(random, w));
   return w;
@@ -85,13 +89,17 @@ Workload shrink(Workload w) {
       [](SimRequest& r) { return !std::exchange(r.salt, "").empty(); },
       [](SimRequest& r) { return std::exchange(r.wants_all_rows, false); },
       [](SimRequest& r) { return std::exchange(r.min_tokens, 0) != 0; },
+      [](SimRequest& r) { return r.n > 1 ? (--r.n, true) : false; },
       [](SimRequest& r) {
         const bool any = !r.stop_token_ids.empty();
         r.stop_token_ids.clear();
         return any;
       },
       [](SimRequest& r) { return r.prompt.size() > 1 ? (r.prompt.pop_back(), true) : false; },
-      [](SimRequest& r) { return r.max_tokens > r.min_tokens ? (--r.max_tokens, true) : false; },
+      [](SimRequest& r) {
+        return r.max_tokens > std::max(r.min_tokens, r.n > 1 ? 1 : 0) ? (--r.max_tokens, true)
+                                                                      : false;
+      },
   };
   bool progress = true;
   while (progress) {
@@ -108,7 +116,8 @@ Workload shrink(Workload w) {
           w = candidate, progress = true;
       }
     }
-    for (int* value : {&w.depth, &w.max_num_seqs, &w.num_blocks, &w.block_size}) {
+    for (int* value :
+         {&w.depth, &w.max_num_seqs, &w.num_blocks, &w.block_size, &w.num_host_blocks}) {
       const int old = *value;
       if (old <= 1) continue;
       --*value;
@@ -128,12 +137,13 @@ std::string describe(const Workload& w) {
       << w.max_num_batched_tokens << ", long_prefill_token_threshold "
       << w.long_prefill_token_threshold << ", extra_rows " << w.extra_rows << ", max_model_len "
       << w.max_model_len << ", vocab " << w.vocab_size << ", prefix caching "
-      << w.enable_prefix_caching << ", depth " << w.depth << "\n";
+      << w.enable_prefix_caching << ", host blocks " << w.num_host_blocks << ", depth " << w.depth
+      << "\n";
   for (const SimRequest& r : w.requests) {
     out << "  arrives " << r.arrival_step << ", prompt {";
     for (size_t i = 0; i < r.prompt.size(); ++i) out << (i ? "," : "") << r.prompt[i];
-    out << "}, salt '" << r.salt << "', max_tokens " << r.max_tokens << ", min_tokens "
-        << r.min_tokens << ", stop {";
+    out << "}, salt '" << r.salt << "', n " << r.n << ", max_tokens " << r.max_tokens
+        << ", min_tokens " << r.min_tokens << ", stop {";
     for (size_t i = 0; i < r.stop_token_ids.size(); ++i)
       out << (i ? "," : "") << r.stop_token_ids[i];
     out << "}, ignore_eos " << r.ignore_eos << ", all rows " << r.wants_all_rows << ", cancel "

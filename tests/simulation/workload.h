@@ -13,6 +13,7 @@ struct SimRequest {
   bool cancel_between = false;  // after launch and before commit, instead of before schedule
   std::vector<int32_t> prompt;
   std::string salt;
+  int n = 1;
   int max_tokens = 1, min_tokens = 0;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
@@ -27,13 +28,14 @@ struct Workload {
   int max_model_len = 64;
   int vocab_size = 13;
   bool enable_prefix_caching = true;
+  int num_host_blocks = 0;  // > 0: preemption swaps
   int depth = 1;  // steps in flight
   std::vector<SimRequest> requests;
 };
 
 struct SimCounters {
   int64_t steps = 0, preemptions = 0, prefix_hits = 0, evictions = 0, finished = 0, cancelled = 0,
-          refused = 0;
+          refused = 0, copies = 0, swapped_out = 0, swapped_in = 0;
 };
 
 Workload random_workload(uint64_t seed);

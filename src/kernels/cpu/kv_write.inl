@@ -7,6 +7,7 @@ inline int64_t kv_write_item(const KvWriteArgs& a, int64_t token, int32_t head) 
   const int64_t d = a.layout.head_dim;
   const int64_t b = a.layout.block_size;
   const int64_t slot = a.slots[token];
+  if (slot < 0) return 0;
   T* keys = reinterpret_cast<T*>(a.kv_layer) +
             ((slot / b) * a.layout.num_kv_heads + head) * 2 * d * b + slot % b;
   T* values = keys - slot % b + d * b + slot % b * d;

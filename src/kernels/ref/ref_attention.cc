@@ -95,6 +95,7 @@ void attend(const AttentionArgs& a,
 void kv_write(const ExecContext&, const KvWriteArgs& a) {
   const KvLayout& l = a.layout;
   for (int64_t t = 0; t < a.k.rows; ++t) {
+    if (a.slots[t] < 0) continue;
     for (int32_t head = 0; head < l.num_kv_heads; ++head) {
       for (int32_t d = 0; d < l.head_dim; ++d) {
         const int64_t column = int64_t{head} * l.head_dim + d;

@@ -1,0 +1,289 @@
+#include "world.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/hash.h"
+#include "kv/block_hash.h"
+
+namespace quire {
+namespace {
+
+uint64_t next_content(uint64_t previous, int32_t token) {
+  return mix64(previous * 3 + static_cast<uint32_t>(token) + 1);
+}
+
+std::string at(const Sequence& seq, int position) {
+  return " (arrival " + std::to_string(seq.arrival) + ", position " + std::to_string(position) +
+         ")";
+}
+
+}  // namespace
+
+std::string World::Action::to_string() const {
+  switch (kind) {
+    case Kind::kAdd:
+      return "add";
+    case Kind::kCancel:
+      return "cancel(" + std::to_string(argument) + ")";
+    case Kind::kLaunch:
+      return "launch(" + std::to_string(argument) + ")";
+    case Kind::kCommit:
+      return "commit";
+  }
+  return "";
+}
+
+World::World(const ModelCase& model)
+    : model_(&model),
+      scheduler_(model.scheduler, model.num_blocks, model.block_size),
+      kv_(static_cast<size_t>(model.num_blocks) * model.block_size, 0),
+      host_kv_(static_cast<size_t>(model.scheduler.num_host_blocks) * model.block_size, 0),
+      last_token_(model.scheduler.max_num_seqs, -1) {}
+
+void World::list_actions(std::vector<Action>* actions) const {
+  actions->clear();
+  if (next_request_ < static_cast<int>(model_->requests.size())) actions->push_back({Kind::kAdd});
+  if (!flights_.empty()) actions->push_back({Kind::kCommit});
+  for (SequenceId id = 0; id < static_cast<int>(scheduler_.sequences().size()); ++id) {
+    const SequenceState state = scheduler_.sequence(id).state;
+    const bool is_open = state == SequenceState::kRunning || state == SequenceState::kWaiting;
+    if (is_open) actions->push_back({Kind::kCancel, id});
+  }
+}
+
+std::string World::apply(const Action& action) {
+  std::string wrong;
+  switch (action.kind) {
+    case Kind::kAdd: {
+      const ModelRequest& request = model_->requests[next_request_++];
+      SequenceSpec spec;
+      spec.prompt = request.prompt;
+      spec.sampling.max_tokens = request.max_tokens;
+      spec.sampling.n = request.n;
+      spec.eos_token_ids = {kEnd};
+      spec.cache_salt = request.salt;
+      spec.wants_all_rows = request.wants_all_rows;
+      if (!scheduler_.add(std::move(spec)).ok()) wrong = "a request of the case is refused";
+      break;
+    }
+    case Kind::kCancel:
+      scheduler_.cancel(action.argument);
+      break;
+    case Kind::kLaunch:
+      wrong = launch(action.argument);
+      break;
+    case Kind::kCommit:
+      wrong = commit();
+      break;
+  }
+  return wrong.empty() ? check() : wrong;
+}
+
+std::string World::launch(int32_t outcomes) {
+  Flight flight;
+  scheduler_.schedule(&flight.batch);
+  num_sampled_ = 0;
+  if (flight.batch.empty()) {
+    return flights_.empty() && scheduler_.has_work() ? "work waits, but nothing is scheduled" : "";
+  }
+  if (std::string wrong = write_kv(flight.batch); !wrong.empty()) return wrong;
+  for (const ScheduledSequence& entry : flight.batch.sequences) {
+    int32_t token = -1;
+    if (entry.samples) {
+      token = (outcomes >> num_sampled_++) & 1;
+      last_token_[entry.slot] = token;
+    }
+    flight.sampled.push_back(token);
+  }
+  flights_.push_back(std::move(flight));
+  return "";
+}
+
+void World::copy_blocks(const std::vector<BlockCopy>& copies,
+                        const std::vector<uint64_t>& from,
+                        std::vector<uint64_t>* to) const {
+  const int block_size = model_->block_size;
+  for (const BlockCopy& copy : copies) {
+    std::copy_n(from.begin() + int64_t{copy.source} * block_size,
+                block_size,
+                to->begin() + int64_t{copy.destination} * block_size);
+  }
+}
+
+// What a runner does: K and V of a token depend on all tokens before it, read through the block
+// table, and are written where the block table says.
+std::string World::write_kv(const ScheduledBatch& batch) {
+  const int block_size = model_->block_size;
+  copy_blocks(batch.swap_out, kv_, &host_kv_);
+  copy_blocks(batch.swap_in, host_kv_, &kv_);
+  copy_blocks(batch.copies, kv_, &kv_);
+  std::map<BlockId, SequenceId> writer;  // what else may read the block, check_contents() sees
+  for (const ScheduledSequence& entry : batch.sequences) {
+    if (entry.only_samples()) continue;
+    const Sequence& seq = scheduler_.sequence(entry.id);
+    const auto blocks = batch.blocks_of(entry);
+    uint64_t content = entry.start == 0 ? root_hash(scheduler_.pool().salt(seq.root))
+                                        : kv_[kv_slot(blocks, entry.start - 1, block_size)];
+    for (int i = entry.num_unwritten; i < entry.num_tokens; ++i) {
+      const int position = entry.start + i;
+      const BlockId block = blocks[position / block_size];
+      if (scheduler_.pool().has_content(block)) {
+        return "a step writes to a cached block" + at(seq, position);
+      }
+      if (writer.try_emplace(block, entry.id).first->second != entry.id) {
+        return "two sequences write to one block" + at(seq, position);
+      }
+      int32_t token = batch.tokens[entry.first_token + i];
+      if (token == kPendingToken) token = last_token_[entry.slot];
+      content = next_content(content, token);
+      kv_[kv_slot(blocks, position, block_size)] = content;
+    }
+  }
+  return "";
+}
+
+std::string World::commit() {
+  const Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  StepResult result;
+  result.clear(static_cast<int>(flight.batch.sequences.size()));
+  for (size_t i = 0; i < flight.sampled.size(); ++i) {
+    if (flight.sampled[i] >= 0) result.tokens.push_back(flight.sampled[i]);
+    result.token_start[i + 1] = static_cast<int32_t>(result.tokens.size());
+  }
+  std::vector<CommittedSequence> committed;
+  scheduler_.commit(flight.batch, result, &committed);
+  for (const CommittedSequence& done : committed) {
+    const Sequence& seq = scheduler_.sequence(done.id);
+    if (done.num_new_tokens > 1) return "one step gave a sequence two tokens";
+    if (seq.num_output() > seq.max_output) return "a sequence is longer than it may be";
+  }
+  return "";
+}
+
+bool World::is_over() const {
+  return next_request_ == static_cast<int>(model_->requests.size()) && !scheduler_.has_work() &&
+         flights_.empty();
+}
+
+uint64_t World::hash() const {
+  uint64_t h = hash_combine(scheduler_.state_hash(), next_request_);
+  for (const Flight& flight : flights_) {
+    for (size_t i = 0; i < flight.sampled.size(); ++i) {
+      const ScheduledSequence& entry = flight.batch.sequences[i];
+      h = hash_combine(h, (uint64_t{static_cast<uint32_t>(entry.id)} << 32) | entry.epoch);
+      h = hash_combine(h, (uint64_t{static_cast<uint32_t>(entry.start)} << 32) | entry.num_tokens);
+      h = hash_combine(h, static_cast<uint32_t>(flight.sampled[i]));
+    }
+    h = hash_combine(h, flight.sampled.size());
+  }
+  return h;
+}
+
+std::string World::check() const {
+  if (std::string wrong = scheduler_.pool().find_inconsistency(); !wrong.empty()) return wrong;
+  if (std::string wrong = check_references(); !wrong.empty()) return wrong;
+  return check_contents();
+}
+
+// Each reference count is the number of tables that hold the block.
+std::string World::check_references() const {
+  std::vector<int> held(model_->num_blocks, 0), held_by_host(model_->scheduler.num_host_blocks, 0);
+  for (const Sequence& seq : scheduler_.sequences()) {
+    for (BlockId block : seq.table.blocks()) ++held[block];
+    for (BlockId block : seq.host_table.blocks()) ++held_by_host[block];
+    if (seq.is_swapped != (seq.host_table.size() > 0)) return "a swapped sequence has no KV";
+    if (seq.state == SequenceState::kUnused && seq.table.size() > 0) {
+      return "a sequence that is gone holds blocks";
+    }
+    if (seq.state == SequenceState::kWaiting && seq.table.size() > 0) {
+      return "a waiting sequence holds blocks";
+    }
+  }
+  for (BlockId block = 0; block < model_->num_blocks; ++block) {
+    if (held[block] != scheduler_.pool().ref_count(block)) {
+      return "block " + std::to_string(block) + " has " +
+             std::to_string(scheduler_.pool().ref_count(block)) + " references, but " +
+             std::to_string(held[block]) + " tables hold it";
+    }
+  }
+  for (BlockId block = 0; block < model_->scheduler.num_host_blocks; ++block) {
+    if (held_by_host[block] != scheduler_.host_pool().ref_count(block)) {
+      return "host block " + std::to_string(block) + " is miscounted";
+    }
+  }
+  return "";
+}
+
+// The tokens of a sequence with those that are sampled and not committed yet.
+std::vector<int32_t> World::tokens_of(SequenceId id) const {
+  std::vector<int32_t> tokens = scheduler_.sequence(id).tokens;
+  for (const Flight& flight : flights_) {
+    for (size_t i = 0; i < flight.sampled.size(); ++i) {
+      const bool is_its = flight.batch.sequences[i].id == id && flight.sampled[i] >= 0;
+      if (is_its) tokens.push_back(flight.sampled[i]);
+    }
+  }
+  return tokens;
+}
+
+std::string World::check_sequence(SequenceId id,
+                                  const BlockTable& table,
+                                  const std::vector<uint64_t>& kv) const {
+  const Sequence& seq = scheduler_.sequence(id);
+  const std::vector<int32_t> tokens = tokens_of(id);
+  uint64_t content = root_hash(scheduler_.pool().salt(seq.root));
+  for (int i = 0; i < seq.num_computed; ++i) {
+    content = next_content(content, tokens[i]);
+    if (kv[kv_slot(table.blocks(), i, model_->block_size)] != content) {
+      return "a sequence reads KV that is not its own" + at(seq, i);
+    }
+  }
+  return "";
+}
+
+// Every sequence finds its own KV through its table, and every cached block holds its key.
+std::string World::check_contents() const {
+  const BlockPool& pool = scheduler_.pool();
+  const int block_size = model_->block_size;
+  for (SequenceId id = 0; id < static_cast<int>(scheduler_.sequences().size()); ++id) {
+    const Sequence& seq = scheduler_.sequence(id);
+    std::string wrong;
+    if (seq.state == SequenceState::kRunning) wrong = check_sequence(id, seq.table, kv_);
+    if (seq.is_swapped) wrong = check_sequence(id, seq.host_table, host_kv_);
+    if (!wrong.empty()) return wrong;
+  }
+  for (BlockId block = 0; block < model_->num_blocks; ++block) {
+    if (!pool.has_content(block)) continue;
+    const BlockId parent = pool.parent(block);
+    uint64_t content = parent >= 0 ? kv_[int64_t{parent} * block_size + block_size - 1]
+                                   : root_hash(pool.salt(parent));
+    for (int i = 0; i < block_size; ++i) {
+      content = next_content(content, pool.tokens(block)[i]);
+      if (kv_[int64_t{block} * block_size + i] != content) {
+        return "cached block " + std::to_string(block) + " does not hold its key's tokens";
+      }
+    }
+  }
+  return "";
+}
+
+std::string World::finish() const {
+  World world = *this;
+  for (int step = 0; step < 1000; ++step) {
+    if (world.flights_.empty() && !world.scheduler_.has_work()) {
+      return world.scheduler_.pool().num_used() == 0 ? "" : "blocks stay in use after the end";
+    }
+    while (world.can_launch()) {
+      const size_t before = world.flights_.size();
+      if (std::string wrong = world.apply({Kind::kLaunch, 0}); !wrong.empty()) return wrong;
+      if (world.flights_.size() == before) break;
+    }
+    if (world.flights_.empty()) continue;
+    if (std::string wrong = world.apply({Kind::kCommit}); !wrong.empty()) return wrong;
+  }
+  return "the requests do not finish";
+}
+
+}  // namespace quire

@@ -1,0 +1,91 @@
+// The shipping Scheduler, BlockPool and BlockTable as one value that can be copied, advanced by one
+// action at a time and compared by hash: a node of the state graph that the model checker walks.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "engine/scheduler.h"
+
+namespace quire {
+
+struct ModelRequest {
+  std::vector<int32_t> prompt;
+  int max_tokens = 1;
+  std::string salt = {};
+  bool wants_all_rows = false;
+  int n = 1;
+};
+
+struct ModelCase {
+  std::string name;
+  int num_blocks = 4, block_size = 2;
+  SchedulerConfig scheduler;
+  int max_in_flight = 1;
+  std::vector<ModelRequest> requests;  // added in this order
+};
+
+inline void PrintTo(const ModelCase& model, std::ostream* out) { *out << model.name; }
+
+// Sampled tokens are 0 or kEnd: every way a sequence can end is a branch.
+inline constexpr int32_t kEnd = 1;
+
+class World {
+ public:
+  enum class Kind : uint8_t { kAdd, kCancel, kLaunch, kCommit };
+  struct Action {
+    Kind kind;
+    int32_t argument = 0;  // sequence to cancel; bit i: sampled token of the i-th sampling sequence
+    std::string to_string() const;
+  };
+
+  explicit World(const ModelCase& model);
+
+  // Everything that can happen now but launches, which branch over what is sampled.
+  void list_actions(std::vector<Action>* actions) const;
+  // Computes what a step would sample: launch() may be told 2^n outcomes.
+  bool can_launch() const { return static_cast<int>(flights_.size()) < model_->max_in_flight; }
+  // What is wrong afterwards; empty when nothing is.
+  std::string apply(const Action& action);
+  // Sampling sequences of the step launched last.
+  int num_sampled() const { return num_sampled_; }
+  // No request can be added, none is left.
+  bool is_over() const;
+  uint64_t hash() const;
+  // Lets everything that has been added finish: what prevents it, or empty.
+  std::string finish() const;
+
+ private:
+  struct Flight {
+    ScheduledBatch batch;
+    std::vector<int32_t> sampled;  // of each sequence of the batch; -1: none
+  };
+
+  std::string launch(int32_t outcomes);
+  void copy_blocks(const std::vector<BlockCopy>& copies,
+                   const std::vector<uint64_t>& from,
+                   std::vector<uint64_t>* to) const;
+  std::string write_kv(const ScheduledBatch& batch);
+  std::string commit();
+  std::string check() const;
+  std::string check_references() const;
+  std::string check_sequence(SequenceId id,
+                             const BlockTable& table,
+                             const std::vector<uint64_t>& kv) const;
+  std::string check_contents() const;
+  std::vector<int32_t> tokens_of(SequenceId id) const;
+
+  const ModelCase* model_;
+  Scheduler scheduler_;
+  std::deque<Flight> flights_;
+  std::vector<uint64_t> kv_;         // [N, B]: a hash of the tokens up to and including this one
+  std::vector<uint64_t> host_kv_;    // the same of the host pool
+  std::vector<int32_t> last_token_;  // [slots], as a runner keeps it
+  int next_request_ = 0;
+  int num_sampled_ = 0;
+};
+
+}  // namespace quire
