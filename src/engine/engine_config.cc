@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstdio>
 
+#include "base/thread_pool.h"
+
 namespace quire {
 
 namespace {
@@ -34,7 +36,13 @@ Status EngineConfig::validate() const {
   QUIRE_RETURN_IF_ERROR(at_least(
       "--long-prefill-token-threshold", long_prefill_token_threshold, 0, " (0 = no limit)"));
   QUIRE_RETURN_IF_ERROR(at_least("--max-logprobs", max_logprobs, -1, " (-1 = no limit)"));
-  QUIRE_RETURN_IF_ERROR(at_least("--num-threads", num_threads, 0, " (0 = every core)"));
+  QUIRE_RETURN_IF_ERROR(at_least("--threads", num_threads, 0, " (0 = every core)"));
+  if (num_threads > kMaxThreads) {
+    return invalid_argument("--threads must be at most " + std::to_string(kMaxThreads) + ", got " +
+                            std::to_string(num_threads) + "; this process may use " +
+                            std::to_string(default_num_threads()) +
+                            " cores, and more threads than that only wait (0 = every core)");
+  }
   QUIRE_RETURN_IF_ERROR(at_least(
       "--kv-cache-memory-bytes", kv_cache_memory_bytes, 0, " (0 = a share of the free memory)"));
   if (block_size < 1 || block_size > 256 || !std::has_single_bit(unsigned(block_size))) {
@@ -63,7 +71,7 @@ std::string KvPoolPlan::to_string() const {
       line,
       sizeof line,
       "KV pool: %lld blocks x %lld bytes = %.1f MiB for %lld tokens (%lld bytes a token), "
-      "max_model_len %d",
+      "--max-model-len %d",
       static_cast<long long>(num_blocks),
       static_cast<long long>(block_bytes),
       static_cast<double>(pool_bytes) / (1 << 20),
