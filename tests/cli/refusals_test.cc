@@ -87,6 +87,16 @@ TEST_F(RefusalTest, ImpossibleFlags) {
   refuses(run({"-n", "-1"}), 2, {"max_tokens", "-1"});
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need the addresses
+TEST_F(RefusalTest, MoreThreadsThanTheSystemAllows) {
+  // 1,000 stacks of 8 MiB do not fit: std::thread throws.
+  const Outcome outcome =
+      shell("ulimit -s 8192; ulimit -v 3000000; \"$QUIRE\" run \"$MODEL\" -p x --threads 1000");
+  EXPECT_EQ(outcome.exit_code, 6) << outcome.err;
+  EXPECT_EQ(outcome.err, "quire: the system allows no further thread: lower --threads\n");
+}
+#endif
+
 TEST_F(RefusalTest, ModelsThatAreNotThere) {
   refuses({"run", "no-such-model", "-p", "x"}, 3, {"no-such-model", "scripts/get-model"});
   refuses({"info", "org/no-such-model"}, 3, {"org/no-such-model"});
