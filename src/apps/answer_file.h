@@ -15,30 +15,41 @@
 
 namespace quire {
 
+// What a record or an input line is known by: its "id" as JSON text, or "line 7" where the id is
+// null or absent, which no id reads like.
+std::string record_key(const Json& id, int64_t line);
+
 // Answers, one JSON object a line. open() keeps the complete records of an existing file, drops a
-// torn last line and the records of failed lines (they are tried again), and does so atomically.
+// torn last line and the records of failed lines (they are tried again), and does so atomically. A
+// file with anything else in it is not touched but refused. Pipes and devices are appended to and
+// never resumed.
 class AnswerFile {
  public:
-  static Result<std::unique_ptr<AnswerFile>> open(const std::string& path);
+  // Refuses an output that is the input.
+  static Result<std::unique_ptr<AnswerFile>> open(const std::string& path,
+                                                  const std::string& input_path);
   ~AnswerFile();
   // Written and flushed before it returns, so that a killed run loses nothing that was reported.
   Status append(const Json& record);
-  const std::unordered_set<std::string>& answered_ids() const { return answered_ids_; }
+  const std::unordered_set<std::string>& answered() const { return answered_; }
 
  private:
   AnswerFile() = default;
-  Status keep_answers(const std::string& path);
+  // Fills answered_; returns the numbers of the lines that are not to be kept.
+  Result<std::unordered_set<int64_t>> read_answers();
+  // Atomic: a run that is killed in it loses nothing.
+  Status drop_lines(const std::unordered_set<int64_t>& to_drop);
 
   std::string path_;
   std::FILE* file_ = nullptr;
-  std::unordered_set<std::string> answered_ids_;  // ids as JSON text
+  std::unordered_set<std::string> answered_;  // keys
 };
 
 inline constexpr size_t kMaxInputLineBytes = 16 << 20;
 
 struct InputLine {
   int64_t number = 0;  // from 1
-  Json id;             // the object's "id", else "line-NUMBER", a form that users cannot take
+  Json id;             // the object's "id", else null
   Json object;
   Status status;  // why the line is not a JSON object with a fresh id
 };
@@ -46,8 +57,9 @@ struct InputLine {
 // Thread-safe.
 class InputLines {
  public:
-  static Result<std::unique_ptr<InputLines>> open(
-      const std::string& path, const std::unordered_set<std::string>& answered_ids);
+  static Result<std::unique_ptr<InputLines>> open(const std::string& path);
+  // Lines with these keys are not given out.
+  void skip(std::unordered_set<std::string> answered);
   // The next line that is not empty and not answered; nullopt at the end or after stop().
   std::optional<InputLine> next();
   void stop();
@@ -60,7 +72,7 @@ class InputLines {
 
   std::ifstream file_;
   mutable std::mutex mutex_;  // guards what follows and file_
-  std::unordered_set<std::string> answered_ids_, seen_ids_;
+  std::unordered_set<std::string> answered_, seen_;
   int64_t total_lines_ = 0, line_number_ = 0, num_skipped_ = 0;
   bool stopped_ = false;
 };

@@ -1,14 +1,19 @@
 // quire bench: what this machine does with a model, next to what it could do at most.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <fstream>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "apps/bench_model.h"
 #include "apps/command.h"
 #include "apps/engine_flags.h"
+#include "apps/human_integer.h"
+#include "apps/report.h"
 #include "apps/terminal.h"
 #include "frontend/json.h"
 #include "kernels/backend.h"
@@ -123,16 +128,18 @@ class BenchReport {
          {"share_of_limit", std::max(read_share, compute_share)}});
   }
 
-  Status finish(const std::string& json_file) const {
+  // `json_file` may be null.
+  Status finish(std::FILE* json_file, const std::string& name) const {
     std::printf(
         "\nGB/s: weights and KV read; GOP/s: multiply and add counted as two, next to %s (%.0f).\n",
         compute_.name,
         compute_.gops);
-    if (json_file.empty()) return {};
-    std::ofstream file(json_file);
-    file << dump_json(json_, 2) << "\n";
-    file.flush();
-    return file ? Status() : unavailable("cannot write " + json_file);
+    if (json_file == nullptr) return {};
+    const std::string text = dump_json(json_, 2) + "\n";
+    [[maybe_unused]] const int emptied = ftruncate(fileno(json_file), 0);  // fails on devices
+    const bool written = std::fwrite(text.data(), 1, text.size(), json_file) == text.size() &&
+                         std::fflush(json_file) == 0;
+    return written ? Status() : unavailable("cannot write " + name + ": " + std::strerror(errno));
   }
 
  private:
@@ -156,12 +163,22 @@ std::vector<BenchResult> cases(const BenchPlan& plan) {
 Status run(const BenchFlags& flags) {
   QUIRE_RETURN_IF_ERROR(flags.llm.engine.validate());
   QUIRE_ASSIGN_OR_RETURN(const std::filesystem::path path, resolve_model(flags.llm.model));
+  // Before anything is measured: a wrong path should not cost minutes.
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> json(nullptr, std::fclose);
+  if (!flags.json_file.empty()) {
+    json.reset(std::fopen(flags.json_file.c_str(), "ab"));  // what it holds is replaced at the end
+    if (!json) {
+      return unavailable("cannot write " + flags.json_file + ": " + std::strerror(errno) +
+                         "; give a writable file with --json");
+    }
+  }
   const int threads =
       flags.llm.engine.num_threads > 0 ? flags.llm.engine.num_threads : default_num_threads();
   QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, load_model(path, {.num_threads = threads}));
   std::shared_ptr<const Model> model = std::move(loaded.model);
   QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<ModelBench> bench,
                          ModelBench::create(loaded, model, flags.llm.engine, flags.plan));
+  print_kv_pool(bench->runner().kv_pool());
   ThreadPool pool(threads);
   QUIRE_ASSIGN_OR_RETURN(const MachineLimits limits,
                          measure_machine_limits(bench->runner().ops(), pool));
@@ -174,7 +191,7 @@ Status run(const BenchFlags& flags) {
     }
     report.add(result);
   }
-  return report.finish(flags.json_file);
+  return report.finish(json.get(), flags.json_file);
 }
 
 }  // namespace
@@ -185,7 +202,7 @@ Command add_bench_command(CLI::App& app) {
   app.require_subcommand(1);
   BenchPlan& plan = flags->plan;
   add_model_argument(*model, flags->llm);
-  const auto count = CLI::Range(0, 1 << 20);
+  const auto count = integer_in(0, 1 << 20);
   model->add_option("--prompt-tokens", plan.prompt_tokens, "tokens of a prefill; 0 = none")
       ->check(count)
       ->capture_default_str();
@@ -194,14 +211,14 @@ Command add_bench_command(CLI::App& app) {
       ->capture_default_str();
   model->add_option("--batch", plan.batches, "sequences decoded at once, as in 1,8,32")
       ->delimiter(',')
-      ->check(CLI::Range(1, 4096))
+      ->check(integer_in(1, 4096))
       ->capture_default_str();
   model->add_option("--depth", plan.depths, "tokens already in the KV cache, as in 0,4096")
       ->delimiter(',')
       ->check(count)
       ->capture_default_str();
   model->add_option("--repeat", plan.repeat, "repetitions of each case")
-      ->check(CLI::Range(1, 1000))
+      ->check(integer_in(1, 1000))
       ->capture_default_str();
   model->add_option("--json", flags->json_file, "write the results to this file");
   add_engine_flags(*model, flags->llm);

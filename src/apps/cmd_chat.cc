@@ -1,17 +1,12 @@
 // quire chat: a conversation on the terminal.
-#include <editline/readline.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <memory>
 
 #include "apps/command.h"
 #include "apps/engine_flags.h"
+#include "apps/line_reader.h"
 #include "apps/report.h"
 #include "apps/sampling_flags.h"
 #include "apps/terminal.h"
@@ -33,44 +28,7 @@ constexpr const char* kHelp =
     "/stats        figures of the last answer and of the KV cache\n"
     "/help         this list\n"
     "/exit         leave (also Ctrl-D)\n"
-    "Ctrl-C stops an answer; twice at the prompt leaves.\n";
-
-// Line editing and a history file on a terminal; plain lines otherwise.
-class LineReader {
- public:
-  LineReader() : terminal_(isatty(STDIN_FILENO) != 0) {
-    if (!terminal_) return;
-    const char* state = std::getenv("XDG_STATE_HOME");
-    const char* home = std::getenv("HOME");
-    if (state == nullptr && home == nullptr) return;
-    const std::filesystem::path folder =
-        (state ? std::filesystem::path(state) : std::filesystem::path(home) / ".local/state") /
-        "quire";
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (!error) history_file_ = folder / "chat_history";
-    using_history();
-    stifle_history(1000);
-    if (!history_file_.empty()) read_history(history_file_.c_str());
-  }
-  ~LineReader() {
-    if (!history_file_.empty()) write_history(history_file_.c_str());
-  }
-
-  std::optional<std::string> next() {
-    std::string line;
-    if (!terminal_) return std::getline(std::cin, line) ? std::optional(line) : std::nullopt;
-    const std::unique_ptr<char, void (*)(void*)> text(readline("> "), std::free);
-    if (!text) return std::nullopt;
-    line = text.get();
-    if (!line.empty()) add_history(line.c_str());
-    return line;
-  }
-
- private:
-  bool terminal_;
-  std::filesystem::path history_file_;
-};
+    "Ctrl-C stops an answer; at the prompt it clears the line, twice in a row it leaves.\n";
 
 class ChatSession {
  public:
@@ -79,10 +37,10 @@ class ChatSession {
   }
 
   // False ends the session.
-  bool handle(const std::string& line) {
+  Result<bool> handle(const std::string& line) {
     if (line.empty()) return true;
     if (line[0] != '/') {
-      ask(line);
+      QUIRE_RETURN_IF_ERROR(ask(line));
       return true;
     }
     const size_t space = line.find(' ');
@@ -110,52 +68,49 @@ class ChatSession {
   }
 
  private:
-  void ask(const std::string& text) {
+  // What the model or the engine refuses is told to the user and forgotten; an error is one of
+  // standard output.
+  Status ask(const std::string& text) {
     Interrupt::clear();
     Result<std::vector<TokenId>> prompt = conversation_.ask(text);
-    if (!prompt.ok()) {
-      std::printf("error: %s\n", prompt.status().message().c_str());
-      conversation_.forget_question();
-      return;
-    }
+    if (!prompt.ok()) return refuse(prompt.status());
     GenerateRequest request;
     request.id = "chat";
     request.prompt = std::move(*prompt);
     request.sampling = flags_->sampling.over(llm_->default_sampling());
     request.output = flags_->sampling.output();
     Result<TextStream> stream = llm_->submit(std::move(request));
-    if (!stream.ok()) {
-      std::printf("error: %s\n", stream.status().message().c_str());
-      conversation_.forget_question();
-      return;
-    }
-    stream_answer(*stream);
+    if (!stream.ok()) return refuse(stream.status());
+    return stream_answer(*stream);
   }
 
-  void stream_answer(TextStream& stream) {
+  Status refuse(const Status& why) {
+    conversation_.forget_question();
+    return write_stdout("error: " + why.message() + "\n");
+  }
+
+  Status stream_answer(TextStream& stream) {
     Answer answer;
     while (!stream.finished()) {
       if (Interrupt::requested()) stream.cancel();
       const std::optional<TextDelta> delta = stream.next_for(std::chrono::milliseconds(50));
       if (!delta) continue;
       answer.append(*delta);
-      std::fwrite(delta->text.data(), 1, delta->text.size(), stdout);
-      std::fflush(stdout);
+      QUIRE_RETURN_IF_ERROR(write_stdout(delta->text));
     }
-    std::fputc('\n', stdout);
-    if (answer.finish_reason == FinishReason::kError) {
-      std::printf("error: %s\n", answer.error.message().c_str());
-      conversation_.forget_question();
-      return;
-    }
+    if (answer.finish_reason == FinishReason::kError) return refuse(answer.error);
     if (answer.finish_reason == FinishReason::kLength) {
-      std::printf("(stopped at the length limit; --max-tokens raises it)\n");
+      std::printf("\n(stopped at the length limit; --max-tokens raises it)");
+    } else if (answer.finish_reason == FinishReason::kAborted) {
+      std::printf("\n(stopped)");
     }
+    QUIRE_RETURN_IF_ERROR(write_stdout("\n"));
     // The token that ended the answer belongs to the template's next turn.
     if (answer.stop_token && !answer.tokens.empty()) answer.tokens.pop_back();
     conversation_.answer(answer.tokens, answer.text);
     last_figures_ = figures_line(stream.stats(), *llm_);
     Interrupt::clear();
+    return {};
   }
 
   void save(const std::string& path) {
@@ -198,11 +153,17 @@ Status run(const ChatFlags& flags) {
         "this model has no chat template: give one with --chat-template FILE, or use "
         "quire run --raw");
   }
+  print_kv_pool(llm->load_report().kv_plan);
   ChatSession session(*llm, flags);
   LineReader lines;
-  if (isatty(STDIN_FILENO)) std::printf("/help lists the commands.\n");
+  if (lines.on_terminal()) {
+    Interrupt::never_exit();  // the editor must put the terminal's mode back
+    std::printf("/help lists the commands.\n");
+  }
   while (std::optional<std::string> line = lines.next()) {
-    if (!session.handle(*line)) break;
+    QUIRE_ASSIGN_OR_RETURN(const bool goes_on, session.handle(*line));
+    QUIRE_RETURN_IF_ERROR(flush_stdout());
+    if (!goes_on) break;
   }
   return {};
 }

@@ -1,10 +1,10 @@
 // quire completion: shell completion, generated from the same flags that are parsed.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 
 #include "apps/command.h"
 #include "apps/completion.h"
+#include "apps/terminal.h"
 
 namespace quire {
 
@@ -16,8 +16,7 @@ Command add_completion_command(CLI::App& app) {
   const CLI::App* root = app.get_parent();
   return [shell, root]() -> Status {
     QUIRE_ASSIGN_OR_RETURN(const std::string script, completion_script(*root, *shell));
-    std::fputs(script.c_str(), stdout);
-    return {};
+    return write_stdout(script);
   };
 }
 

@@ -10,6 +10,7 @@
 
 #include "apps/command.h"
 #include "apps/terminal.h"
+#include "base/cgroup.h"
 #include "base/memory.h"
 #include "base/thread_pool.h"
 #include "frontend/json.h"
@@ -44,8 +45,10 @@ Json describe() {
     levels.push_back(std::move(entry));
   }
   const MemoryFacts memory = memory_facts();
+  const std::optional<double> quota = cgroup_limits().cpus;
   return {{"cpu", cpu_name()},
           {"cores_in_affinity_mask", affinity_cores()},
+          {"cgroup_cpu_quota", quota ? Json(*quota) : Json()},
           {"threads", default_num_threads()},
           {"isa_levels", std::move(levels)},
           {"memory_bytes", memory.total_bytes},
@@ -59,10 +62,12 @@ Status run(bool json) {
     std::puts(dump_json(facts, 2).c_str());
     return {};
   }
+  const Json& quota = facts["cgroup_cpu_quota"];
   std::printf("CPU: %s\n", facts["cpu"].get<std::string>().c_str());
   std::printf(
-      "cores: %d by affinity mask; quire uses %d threads (affinity mask and cgroup quota)\n",
+      "CPUs: %d by affinity mask, cgroup quota %s; quire uses %d threads, one of each core\n",
       facts["cores_in_affinity_mask"].get<int>(),
+      quota.is_null() ? "none" : format_double(quota.get<double>(), 2).c_str(),
       facts["threads"].get<int>());
   std::printf("memory: %s, %s available\n",
               human_bytes(facts["memory_bytes"]).c_str(),

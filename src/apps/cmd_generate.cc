@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <thread>
 
 #include "apps/answer_file.h"
@@ -68,9 +69,13 @@ class BatchJob {
     const int workers = static_cast<int>(
         std::clamp<int64_t>(lines, 1, std::min(llm_->engine_config().max_num_seqs, 256)));
     std::vector<std::thread> threads;
-    for (int i = 0; i < workers; ++i) threads.emplace_back([this] { work(); });
+    try {
+      for (int i = 0; i < workers; ++i) threads.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {  // the system's limit of threads: go on with those there
+      if (threads.empty()) throw;
+    }
     for (std::thread& thread : threads) thread.join();
-    bar_.finish(note());
+    bar_.finish(in_->num_skipped() + done_, note());
     if (!status_.ok()) return status_;
     if (Interrupt::requested()) {
       return cancelled("interrupted; run the same command again to go on from " + flags_->output);
@@ -91,13 +96,14 @@ class BatchJob {
         return;
       }
       ++done_;
-      bar_.update(in_->num_skipped() + done_, note());
+      bar_.update(in_->num_skipped() + done_, note(), in_->num_skipped());
     }
   }
 
   // The output record of a line; nothing when interrupted.
   std::optional<Json> answer(const InputLine& line) {
     Json record = {{"id", line.id}};
+    if (line.id.is_null()) record["line"] = line.number;
     const auto fail = [&](const Status& status) {
       record["line"] = line.number;
       record["error"] = status.message();
@@ -107,7 +113,7 @@ class BatchJob {
     if (!line.status.ok()) return fail(line.status);
     Result<GenerateRequest> request = parse_request(*llm_, *flags_, line.object);
     if (!request.ok()) return fail(request.status());
-    request->id = dump_json(line.id);
+    request->id = record_key(line.id, line.number);
     Result<TextStream> stream = llm_->submit(std::move(*request));
     if (!stream.ok()) return fail(stream.status());
     Answer answer;
@@ -146,11 +152,15 @@ class BatchJob {
 };
 
 Status run(const GenerateFlags& flags) {
-  // Files first: a wrong path should not cost a model load.
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<AnswerFile> out, AnswerFile::open(flags.output));
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<InputLines> in,
-                         InputLines::open(flags.input, out->answered_ids()));
+  // What costs nothing first: a wrong flag leaves no empty output, a wrong path costs no load.
+  QUIRE_RETURN_IF_ERROR(flags.llm.engine.validate());
+  QUIRE_RETURN_IF_ERROR(resolve_model(flags.llm.model).status());
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<InputLines> in, InputLines::open(flags.input));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<AnswerFile> out,
+                         AnswerFile::open(flags.output, flags.input));
+  in->skip(out->answered());
   QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Llm> llm, Llm::load(flags.llm));
+  print_kv_pool(llm->load_report().kv_plan);
   return BatchJob(*llm, flags, *in, *out).run();
 }
 
@@ -161,7 +171,9 @@ Command add_generate_command(CLI::App& app) {
   add_model_argument(app, flags->llm);
   app.add_option("-i,--input",
                  flags->input,
-                 "JSON lines: {\"id\", \"prompt\" or \"messages\", sampling fields}")
+                 "JSON lines: {\"id\", \"prompt\" or \"messages\", sampling fields}; without id, "
+                 "the answer has "
+                 "the line's number as \"line\"")
       ->required();
   app.add_option("-o,--output", flags->output, "answers as JSON lines; an existing file is resumed")
       ->required();

@@ -114,10 +114,9 @@ Status run(const std::string& model, bool json) {
   QUIRE_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(path));
   const Json facts = describe(info);
   if (json) {
-    std::puts(dump_json(facts, 2).c_str());
-  } else {
-    print(info, facts);
+    return write_stdout(dump_json(facts, 2) + "\n");
   }
+  print(info, facts);
   return {};
 }
 

@@ -2,15 +2,16 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.h"
 #include "apps/engine_flags.h"
+#include "apps/human_integer.h"
 #include "apps/logits_file.h"
+#include "apps/report.h"
 #include "apps/terminal.h"
+#include "base/files.h"
 #include "frontend/json.h"
 
 namespace quire {
@@ -69,7 +70,8 @@ class PerplexityRun {
  public:
   PerplexityRun(Llm& llm, const PerplexityFlags& flags) : llm_(&llm), flags_(&flags) {}
 
-  Status run() {
+  // `text`: what --file holds; unused with --kl-base.
+  Status run(const std::string& text) {
     if (!flags_->kl_base.empty()) {
       QUIRE_ASSIGN_OR_RETURN(base_, LogitsReader::open(flags_->kl_base));
       if (base_->vocab_size() != llm_->model_config().vocab_size) {
@@ -79,7 +81,7 @@ class PerplexityRun {
       }
       chunks_ = base_->chunks();
     } else {
-      QUIRE_RETURN_IF_ERROR(read_text());
+      QUIRE_RETURN_IF_ERROR(split(text));
     }
     if (!flags_->save_kl_base.empty()) {
       QUIRE_ASSIGN_OR_RETURN(
@@ -89,21 +91,17 @@ class PerplexityRun {
     ProgressBar bar("perplexity", static_cast<int64_t>(chunks_.size()));
     for (size_t c = 0; c < chunks_.size(); ++c) {
       QUIRE_RETURN_IF_ERROR(score_chunk(c));
-      const std::string note = "perplexity " + format_double(score_.perplexity(), 4);
-      bar.update(static_cast<int64_t>(c) + 1, note);
+      bar.update(static_cast<int64_t>(c) + 1, note());
       if (Interrupt::requested()) return cancelled("interrupted");
     }
-    bar.finish("");
+    bar.finish(static_cast<int64_t>(chunks_.size()), note());
     if (saved_) QUIRE_RETURN_IF_ERROR(saved_->finish());
     print();
     return {};
   }
 
  private:
-  Status read_text() {
-    std::ifstream file(flags_->file, std::ios::binary);
-    if (!file) return not_found("cannot read the text " + flags_->file);
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
+  Status split(const std::string& text) {
     QUIRE_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens,
                            llm_->tokenizer().encode(text, {.add_special_tokens = true}));
     const size_t n = static_cast<size_t>(flags_->context);
@@ -155,6 +153,8 @@ class PerplexityRun {
     return {};
   }
 
+  std::string note() const { return "perplexity " + format_double(score_.perplexity(), 4); }
+
   void print() const {
     if (flags_->json) {
       Json out = {{"perplexity", score_.perplexity()}, {"positions", score_.positions}};
@@ -194,8 +194,13 @@ Status run(const PerplexityFlags& flags) {
   if (flags.file.empty() && flags.kl_base.empty()) {
     return invalid_argument("no text: give -f FILE, or --kl-base FILE, which holds its own tokens");
   }
+  std::string text;
+  if (flags.kl_base.empty()) {
+    QUIRE_ASSIGN_OR_RETURN(text, read_whole_file(flags.file, "the text"));
+  }
   QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Llm> llm, Llm::load(flags.llm));
-  return PerplexityRun(*llm, flags).run();
+  print_kv_pool(llm->load_report().kv_plan);
+  return PerplexityRun(*llm, flags).run(text);
 }
 
 }  // namespace
@@ -205,7 +210,7 @@ Command add_perplexity_command(CLI::App& app) {
   add_model_argument(app, flags->llm);
   app.add_option("-f,--file", flags->file, "the text");
   app.add_option("--context", flags->context, "tokens of a chunk")
-      ->check(CLI::Range(2, 1 << 20))
+      ->check(integer_in(2, 1 << 20))
       ->capture_default_str();
   app.add_option(
       "--kl-base", flags->kl_base, "reference logits (safetensors: tokens [C,T], logits [C,T,V])");

@@ -1,9 +1,6 @@
 // quire run: one prompt, one answer, one line of figures.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +9,7 @@
 #include "apps/report.h"
 #include "apps/sampling_flags.h"
 #include "apps/terminal.h"
+#include "base/files.h"
 
 namespace quire {
 namespace {
@@ -28,14 +26,9 @@ Result<std::string> read_prompt(const RunFlags& flags) {
   if (flags.prompt_file.empty() && flags.prompt.empty()) {
     return invalid_argument("no prompt: give -p TEXT, -f FILE, or -p - to read standard input");
   }
-  std::string text;
-  if (flags.prompt == "-" || flags.prompt_file == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-  } else {
-    std::ifstream file(flags.prompt_file, std::ios::binary);
-    if (!file) return not_found("cannot read the prompt file " + flags.prompt_file);
-    text.assign(std::istreambuf_iterator<char>(file), {});
-  }
+  QUIRE_ASSIGN_OR_RETURN(
+      std::string text,
+      read_whole_file(flags.prompt == "-" ? "-" : flags.prompt_file, "the prompt"));
   if (text.empty()) return invalid_argument("the prompt is empty");
   return text;
 }
@@ -67,18 +60,16 @@ Status run(const RunFlags& flags) {
     const std::optional<TextDelta> delta = stream.next_for(std::chrono::milliseconds(100));
     if (!delta) continue;
     answer.append(*delta);
-    if (flags.json) continue;
-    std::fwrite(delta->text.data(), 1, delta->text.size(), stdout);
-    std::fflush(stdout);
+    // With nobody to read it, the rest of the answer is not computed: the stream's end cancels it.
+    if (!flags.json) QUIRE_RETURN_IF_ERROR(write_stdout(delta->text));
   }
   if (answer.finish_reason == FinishReason::kError) return answer.error;
   if (flags.json) {
     Json result = answer_json(answer, stream, llm->tokenizer());
     result["load_seconds"] = llm->load_report().seconds;
-    std::puts(dump_json(result).c_str());
+    QUIRE_RETURN_IF_ERROR(write_stdout(dump_json(result) + "\n"));
   } else {
-    std::fputc('\n', stdout);
-    std::fflush(stdout);
+    QUIRE_RETURN_IF_ERROR(write_stdout("\n"));
     std::fprintf(stderr, "%s\n", figures_line(stream.stats(), *llm).c_str());
   }
   return Interrupt::requested() ? cancelled("interrupted") : Status();

@@ -1,13 +1,12 @@
 // quire tokenize, quire detokenize.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.h"
+#include "base/files.h"
 #include "frontend/json.h"
 #include "frontend/text_model.h"
 #include "model/loader.h"
@@ -17,7 +16,7 @@ namespace {
 
 struct TokenizeFlags {
   std::string model, prompt, file;
-  std::vector<TokenId> ids;
+  std::vector<int64_t> ids;
   bool no_special = false, parse_special = false, json = false, skip_special = false;
 };
 
@@ -29,12 +28,7 @@ Result<TextModel> load_text(const std::string& model) {
 
 Result<std::string> read_text(const TokenizeFlags& flags) {
   if (flags.file.empty() && flags.prompt != "-") return flags.prompt;
-  if (flags.file.empty() || flags.file == "-") {
-    return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  }
-  std::ifstream file(flags.file, std::ios::binary);
-  if (!file) return not_found("cannot read " + flags.file);
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  return read_whole_file(flags.file.empty() ? "-" : flags.file, "the text");
 }
 
 Status tokenize(const TokenizeFlags& flags) {
@@ -57,18 +51,20 @@ Status tokenize(const TokenizeFlags& flags) {
 
 Status detokenize(const TokenizeFlags& flags) {
   QUIRE_ASSIGN_OR_RETURN(const TextModel model, load_text(flags.model));
-  std::vector<TokenId> ids = flags.ids;
-  if (ids.empty()) {
-    int64_t id;
-    while (std::cin >> id) {
-      if (id < 0 || id >= model.tokenizer.vocab_size()) {
-        return invalid_argument("token id " + std::to_string(id) + " is not in [0, " +
-                                std::to_string(model.tokenizer.vocab_size()) + ")");
-      }
-      ids.push_back(static_cast<TokenId>(id));
-    }
+  std::vector<int64_t> given = flags.ids;
+  if (given.empty()) {
+    for (int64_t id; std::cin >> id;) given.push_back(id);
     if (!std::cin.eof())
       return invalid_argument("standard input must hold token ids, separated by spaces");
+  }
+  std::vector<TokenId> ids;
+  for (const int64_t id : given) {
+    if (id < 0 || id >= model.tokenizer.vocab_size()) {
+      return invalid_argument("token id " + std::to_string(id) + " is not in [0, " +
+                              std::to_string(model.tokenizer.vocab_size()) +
+                              "), the range of this model's vocabulary");
+    }
+    ids.push_back(static_cast<TokenId>(id));
   }
   QUIRE_ASSIGN_OR_RETURN(const std::string text, model.tokenizer.decode(ids, flags.skip_special));
   std::fwrite(text.data(), 1, text.size(), stdout);

@@ -27,6 +27,7 @@ struct CommandEntry {
   std::string name;  // "model"
   std::string description;
   std::vector<OptionEntry> options;
+  bool takes_model = false;      // has a positional argument MODEL
   std::vector<size_t> children;  // indices into the list of all commands
 };
 
@@ -90,7 +91,8 @@ void collect_options(const CLI::App& app, std::vector<OptionEntry>& options) {
 // Appends `app` and everything below it; returns the index of its entry.
 size_t collect(const CLI::App& app, const std::string& path, Commands& commands) {
   const size_t index = commands.size();
-  commands.push_back({path, app.get_name(), first_line(app.get_description()), {}, {}});
+  commands.push_back({path, app.get_name(), first_line(app.get_description()), {}});
+  commands[index].takes_model = app.get_option_no_throw("MODEL") != nullptr;
   collect_options(app, commands[index].options);
   for (const CLI::App* child : app.get_subcommands([](const CLI::App*) { return true; })) {
     if (child->get_name().empty() || child->get_group().empty()) continue;
@@ -112,6 +114,10 @@ std::string quoted(const std::string& text, std::string_view quote) {
   }
   return out + "'";
 }
+
+// Lists the names in the model cache (model/resolve.cc): what MODEL may be besides a path.
+constexpr std::string_view kListModels =
+    "ls \"${XDG_CACHE_HOME:-$HOME/.cache}/quire/models\" 2>/dev/null | sed -n 's/\\.gguf$//p'";
 
 constexpr std::string_view kPosixQuote = "'\\''";
 constexpr std::string_view kFishQuote = "\\'";
@@ -146,7 +152,7 @@ std::string bash_script(const Commands& commands) {
     std::vector<std::string> children;
     for (const size_t child : command.children) children.push_back(commands[child].name);
     words += "    '" + command.path + "') options='" + join(offered, " ") + "'; commands='" +
-             join(children, " ") + "' ;;\n";
+             join(children, " ") + "'; models=" + (command.takes_model ? "yes" : "") + " ;;\n";
   }
   const std::string function = "_" + program + "_complete";
   return "# bash completion of " + program + "\n" + function +
@@ -154,7 +160,7 @@ std::string bash_script(const Commands& commands) {
          "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
          "  local path='" +
          program +
-         "' options= commands= values= is_value= i\n"
+         "' options= commands= models= values= is_value= i\n"
          "  for ((i = 1; i < COMP_CWORD; ++i)); do\n"
          "    case \"$path ${COMP_WORDS[i]}\" in\n"
          "    " +
@@ -173,6 +179,10 @@ std::string bash_script(const Commands& commands) {
          "    COMPREPLY=($(compgen -W \"$values\" -- \"$current\"))\n"
          "  elif [[ $current == -* ]]; then\n"
          "    COMPREPLY=($(compgen -W \"$options\" -- \"$current\"))\n"
+         "  elif [[ -n $models ]]; then\n"
+         "    COMPREPLY=($(compgen -W \"$(" +
+         std::string(kListModels) +
+         ")\" -- \"$current\"))\n"
          "  else\n"
          "    COMPREPLY=($(compgen -W \"$commands\" -- \"$current\"))\n"
          "  fi\n"
@@ -222,10 +232,16 @@ std::string zsh_script(const Commands& commands) {
       cases += ")\n      [[ ${words[CURRENT]} == -* ]] || _describe command commands\n     ";
     }
     cases += " _arguments" + zsh_options(command);
-    cases += std::string(" \\\n      ") + (command.children.empty() ? "'*:file:_files'" : "'*: :'");
+    cases += std::string(" \\\n      ");
+    if (command.takes_model) {
+      cases += "'*:model:{ compadd -- ${(f)\"$(_" + program + "_models)\"}; _files }'";
+    } else {
+      cases += command.children.empty() ? "'*:file:_files'" : "'*: :'";
+    }
     cases += " ;;\n";
   }
-  return "#compdef " + program + "\n_" + program +
+  return "#compdef " + program + "\n_" + program + "_models() {\n  " + std::string(kListModels) +
+         "\n}\n_" + program +
          "() {\n"
          "  local command_path='" +
          program +
@@ -274,6 +290,13 @@ std::string fish_script(const Commands& commands) {
                     "    end\n"
                     "  end\n"
                     "  echo $path\n"
+                    "end\n"
+                    "function __" +
+                    program +
+                    "_models\n"
+                    "  set -q XDG_CACHE_HOME; or set -l XDG_CACHE_HOME $HOME/.cache\n"
+                    "  ls $XDG_CACHE_HOME/quire/models 2>/dev/null | string replace -rf "
+                    "'\\.gguf$' ''\n"
                     "end\n";
   for (const CommandEntry& command : commands) {
     const std::string start =
@@ -281,6 +304,9 @@ std::string fish_script(const Commands& commands) {
     for (const size_t child : command.children) {
       out += start + " -f -a " + commands[child].name + " -d " +
              quoted(commands[child].description, kFishQuote) + "\n";
+    }
+    if (command.takes_model) {
+      out += start + " -a '(__" + program + "_models)' -d 'in the model cache'\n";
     }
     for (const OptionEntry& option : command.options) out += start + fish_option(option);
   }

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/human_integer.h"
+#include "kernels/backend.h"
 
 namespace quire {
 
@@ -14,6 +15,17 @@ void add_model_argument(CLI::App& app, LlmConfig& config) {
          "Face cache")
       ->required();
 }
+
+namespace {
+
+// "{generic,avx2,ref}": the levels of this processor's kind.
+std::string isa_names() {
+  std::string names = "{";
+  for (const IsaLevel& level : cpu_levels()) names += std::string(level.name) + ",";
+  return names + "ref}";
+}
+
+}  // namespace
 
 void add_engine_flags(CLI::App& app, LlmConfig& config) {
   EngineConfig& e = config.engine;
@@ -34,7 +46,8 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
             e.kv_cache_memory_bytes,
             "size of the KV pool; 0 = a share of free memory");
   add("--kv-cache-memory-share", e.kv_cache_memory_share, "that share of free memory");
-  add("--kv-cache-dtype", e.kv_cache_dtype, "auto (float16), float16, bfloat16 or float32");
+  add("--kv-cache-dtype", e.kv_cache_dtype, "type of keys and values in the pool; auto = float16")
+      ->type_name("{auto,float16,bfloat16,float32}");
   app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching",
                e.enable_prefix_caching,
                "reuse KV blocks of equal prefixes (on by default)")
@@ -50,11 +63,13 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
             "most alternatives that --logprobs may ask for; -1 = no limit");
   add("--activations",
       e.activations,
-      "into quantised weights: int16 (exact answers), int8 (fast; int16 for the logits), f32");
-  add("--threads", e.num_threads, "CPU threads; 0 = every core this process may use");
+      "into quantised weights: int16 (exact answers), int8 (fast; int16 for the logits), f32")
+      ->type_name("{int16,int8,f32}");
+  add_count("--threads", e.num_threads, "CPU threads; 0 = every core this process may use");
   add("--isa",
       e.isa,
-      "instruction set, as in quire devices; empty = QUIRE_ISA, else the best; ref = reference");
+      "instruction set, as in quire devices; empty = QUIRE_ISA, else the best; ref = reference")
+      ->type_name(isa_names());
   app.add_option("--chat-template", config.chat_template_file, "file with a chat template (Jinja)")
       ->group(group);
 }

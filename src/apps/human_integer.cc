@@ -1,6 +1,7 @@
 #include "apps/human_integer.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 
@@ -38,6 +39,19 @@ CLI::Validator human_integer() {
         if (!value.ok()) return value.status().message();
         text = std::to_string(*value);
         return std::string();
+      },
+      "INT");
+}
+
+CLI::Validator integer_in(int64_t least, int64_t most) {
+  return CLI::Validator(
+      [least, most](std::string& text) {
+        int64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool whole = error == std::errc() && end == text.data() + text.size();
+        if (whole && value >= least && value <= most) return std::string();
+        return "\"" + text + "\" is not a whole number from " + std::to_string(least) + " to " +
+               std::to_string(most);
       },
       "INT");
 }

@@ -18,4 +18,7 @@ Result<int64_t> parse_human_integer(const std::string& text);
 // Rewrites an option's text into plain digits.
 CLI::Validator human_integer();
 
+// A whole number in [least, most], for CLI::Option::check().
+CLI::Validator integer_in(int64_t least, int64_t most);
+
 }  // namespace quire

@@ -1,10 +1,14 @@
 // quire: the command line.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <sstream>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "apps/command.h"
+#include "apps/parse_errors.h"
 #include "apps/terminal.h"
 #include "base/status.h"
 
@@ -33,7 +37,27 @@ constexpr Entry kCommands[] = {
     {"completion", "print a shell completion script", quire::add_completion_command},
 };
 
-int finish(const quire::Status& status) {
+// The command's own errors are Status; an exception is the standard library's word for a limit of
+// the system, or a bug.
+quire::Status run_command(const quire::Command& command) {
+  try {
+    return command();
+  } catch (const std::bad_alloc&) {
+    return quire::resource_exhausted("out of memory: give the process more, or a smaller model");
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::resource_unavailable_try_again) {
+      return quire::resource_exhausted("the system allows no further thread: lower --threads");
+    }
+    return quire::internal_error(error.what());
+  } catch (const std::exception& error) {
+    return quire::internal_error(std::string("internal error: ") + error.what());
+  }
+}
+
+// Prints what went wrong; the process's exit code. What was printed must have been received.
+int finish(quire::Status status) {
+  const quire::Status flushed = quire::flush_stdout();
+  if (status.ok()) status = flushed;
   if (!status.ok()) std::fprintf(stderr, "quire: %s\n", status.message().c_str());
   return static_cast<int>(status.code());
 }
@@ -55,17 +79,22 @@ int main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(entry.name, entry.help);
     commands.emplace_back(sub, entry.add(*sub));
   }
+  quire::Interrupt::install();
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if (quire::Status known = quire::check_command_words(app, words); !known.ok()) {
+    return finish(known);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    std::ostringstream text;
+    app.exit(help, text, text);
+    return finish(quire::write_stdout(text.str()));
   } catch (const CLI::ParseError& error) {
-    app.exit(error);
-    return static_cast<int>(quire::StatusCode::kInvalidArgument);
+    return finish(quire::explain_parse_error(app, error));
   }
-  quire::Interrupt::install();
   for (auto& [sub, command] : commands) {
-    if (sub->parsed()) return finish(command());
+    if (sub->parsed()) return finish(run_command(command));
   }
   return 0;
 }

@@ -1,5 +1,6 @@
 #include "apps/report.h"
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "apps/terminal.h"
@@ -65,14 +66,23 @@ Json answer_json(const Answer& answer, const TextStream& stream, const Tokenizer
 
 std::string figures_line(const RequestStats& stats, const Llm& llm) {
   const EngineStats engine = llm.stats();
+  const auto speed = [](const char* name, double tokens_per_second) {
+    if (tokens_per_second == 0) return std::string();
+    return std::string(", ") + name + " " + format_double(tokens_per_second, 1) + " tok/s";
+  };
   return "prompt " + std::to_string(stats.num_prompt_tokens) + " tokens (" +
-         std::to_string(stats.num_cached_tokens) + " cached), prefill " +
-         format_double(stats.prefill_tokens_per_second(), 1) + " tok/s | generated " +
-         std::to_string(stats.num_generated_tokens) + " tokens, decode " +
-         format_double(stats.decode_tokens_per_second(), 1) + " tok/s | KV blocks " +
+         std::to_string(stats.num_cached_tokens) + " cached)" +
+         speed("prefill", stats.prefill_tokens_per_second()) + " | generated " +
+         std::to_string(stats.num_generated_tokens) + " tokens" +
+         speed("decode", stats.decode_tokens_per_second()) + " | KV blocks " +
          std::to_string(engine.peak_used_blocks) + " of " + std::to_string(engine.num_blocks) +
-         " | load " + format_double(llm.load_report().seconds, 2) + " s | peak memory " +
+         ", KV pool " + human_bytes(llm.load_report().kv_plan.pool_bytes) + " | load " +
+         format_double(llm.load_report().seconds, 2) + " s | peak memory " +
          human_bytes(peak_resident_bytes());
+}
+
+void print_kv_pool(const KvPoolPlan& plan) {
+  std::fprintf(stderr, "%s\n", plan.to_string().c_str());
 }
 
 }  // namespace quire

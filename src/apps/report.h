@@ -26,6 +26,10 @@ Json answer_json(const Answer& answer, const TextStream& stream, const Tokenizer
 
 // "prompt 37 tokens, prefill 410.2 tok/s | generated 8 tokens, decode 92.1 tok/s | KV blocks 3 of
 // 512 | ..."
+// The answer's own figures are left out where nothing was computed.
 std::string figures_line(const RequestStats& stats, const Llm& llm);
+
+// "KV pool: 512 blocks x ...", on standard error.
+void print_kv_pool(const KvPoolPlan& plan);
 
 }  // namespace quire

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <system_error>
 
 #include "base/cgroup.h"
 #include "base/check.h"
@@ -75,13 +76,22 @@ ThreadPool::ThreadPool(int num_threads, bool pin) : num_threads_(num_threads) {
   const std::vector<int> cpus = allowed_cpus();
   const bool fits = static_cast<size_t>(num_threads) <= cpus.size();
   spins_ = fits ? kSpins : kSpinsOversubscribed;
-  for (int i = 1; i < num_threads; ++i) {
-    workers_.emplace_back(&ThreadPool::work, this, i, pin && fits ? cpus[i] : -1);
+  try {
+    for (int i = 1; i < num_threads; ++i) {
+      workers_.emplace_back(&ThreadPool::work, this, i, pin && fits ? cpus[i] : -1);
+    }
+  } catch (const std::system_error&) {  // the system's limit of threads
+    join_workers();                     // a joinable std::thread must not be destroyed
+    throw;
   }
 }
 
 ThreadPool::~ThreadPool() {
   QUIRE_CHECK(!busy_.load());
+  join_workers();
+}
+
+void ThreadPool::join_workers() {
   stop_ = true;
   started_.fetch_add(1, std::memory_order_release);
   started_.notify_all();

@@ -20,7 +20,7 @@ class ThreadPool {
  public:
   // `pin` binds worker i to the i-th of allowed_cpus(); the calling thread is never bound. Leave
   // it off inside a host program that owns its threads' placement. Ignored when there are more
-  // threads than CPUs.
+  // threads than CPUs. Throws std::system_error when the system allows no further thread.
   explicit ThreadPool(int num_threads, bool pin = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -35,6 +35,7 @@ class ThreadPool {
 
  private:
   void work(int thread, int cpu);
+  void join_workers();
   uint32_t await_start(uint32_t seen);
   void await_workers();
 

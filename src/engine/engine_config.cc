@@ -84,7 +84,7 @@ std::string KvPoolPlan::to_string() const {
       line,
       sizeof line,
       "KV pool: %lld blocks x %lld bytes = %.1f MiB for %lld tokens (%lld bytes a token), "
-      "max_model_len %d",
+      "--max-model-len %d",
       static_cast<long long>(num_blocks),
       static_cast<long long>(block_bytes),
       static_cast<double>(pool_bytes) / (1 << 20),

@@ -1,8 +1,8 @@
 #include "frontend/text_model.h"
 
-#include <fstream>
-#include <iterator>
 #include <utility>
+
+#include "base/files.h"
 
 namespace quire {
 namespace {
@@ -12,20 +12,20 @@ Result<Tokenizer> make_tokenizer(const TokenizerSource& source) {
   return Tokenizer::from_gguf(std::get<GgufTokenizerSpec>(source));
 }
 
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return not_found("cannot read the chat template " + path);
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
 }  // namespace
 
 Result<TextModel> make_text_model(const ModelInfo& info, const std::string& chat_template_file) {
   QUIRE_ASSIGN_OR_RETURN(Tokenizer tokenizer, make_tokenizer(info.tokenizer));
+  if (tokenizer.vocab_size() > info.config.vocab_size) {
+    return data_loss(info.path.string() + ": the tokenizer has " +
+                     std::to_string(tokenizer.vocab_size()) + " tokens, the embedding only " +
+                     std::to_string(info.config.vocab_size) +
+                     " rows; the tokenizer is of another model: fetch both from the same place");
+  }
   TextModel model{.tokenizer = std::move(tokenizer)};
   std::optional<std::string> source = info.chat_template;
   if (!chat_template_file.empty()) {
-    QUIRE_ASSIGN_OR_RETURN(source, read_file(chat_template_file));
+    QUIRE_ASSIGN_OR_RETURN(source, read_whole_file(chat_template_file, "the chat template"));
   }
   if (source) {
     QUIRE_ASSIGN_OR_RETURN(model.chat_template, ChatTemplate::compile(*source));

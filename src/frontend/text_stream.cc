@@ -23,7 +23,7 @@ double RequestStats::prefill_tokens_per_second() const {
 
 double RequestStats::decode_tokens_per_second() const {
   const double seconds = finish_seconds - first_token_seconds;
-  return seconds > 0 ? (num_generated_tokens - 1) / seconds : 0;
+  return seconds > 0 && num_generated_tokens > 1 ? (num_generated_tokens - 1) / seconds : 0;
 }
 
 TextStream::TextStream(std::shared_ptr<PendingRequest> pending,

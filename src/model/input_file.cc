@@ -21,7 +21,8 @@ int64_t mtime_ns(const struct stat& info) {
 Result<InputFile> InputFile::open(const std::filesystem::path& path) {
   InputFile file;
   file.name_ = path.string();
-  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: opening a pipe must not wait for a writer before it is refused below.
+  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file.fd_ < 0) {
     std::string message = "cannot open " + file.name_ + ": " + std::strerror(errno);
     return errno == ENOENT ? not_found(message) : unavailable(message);
@@ -31,7 +32,8 @@ Result<InputFile> InputFile::open(const std::filesystem::path& path) {
     return unavailable("cannot stat " + file.name_ + ": " + std::strerror(errno));
   }
   if (!S_ISREG(info.st_mode)) {
-    return invalid_argument(file.name_ + " is not a regular file");
+    return invalid_argument(file.name_ +
+                            " is not a regular file; give a file that can be read in pieces");
   }
   file.size_ = info.st_size;
   file.mtime_ns_ = mtime_ns(info);

@@ -35,6 +35,7 @@ class CompletionTest : public testing::Test {
     std::string folder = (std::filesystem::temp_directory_path() / "quire-XXXXXX").string();
     ASSERT_NE(mkdtemp(folder.data()), nullptr);
     folder_ = folder;
+    setenv("XDG_CACHE_HOME", (folder_ / "cache").c_str(), 1);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
@@ -98,6 +99,17 @@ TEST_F(CompletionTest, BashOffersTheValuesOfASet) {
 TEST_F(CompletionTest, BashLeavesOtherValuesToFileNames) {
   EXPECT_EQ(complete_in_bash("quire run --prompt \"\""), "");
   EXPECT_EQ(complete_in_bash("quire run \"\""), "");
+}
+
+TEST_F(CompletionTest, BashOffersCachedModelsWhereAModelIsWanted) {
+  std::filesystem::create_directories(folder_ / "cache/quire/models");
+  for (const char* name : {"small.gguf", "smart.gguf", "other.gguf", ".lock", "part.tmp"}) {
+    std::ofstream(folder_ / "cache/quire/models" / name) << "";
+  }
+  EXPECT_EQ(complete_in_bash("quire run \"\""), "other small smart");
+  EXPECT_EQ(complete_in_bash("quire run sm"), "small smart");
+  EXPECT_EQ(complete_in_bash("quire run ./sm"), "") << "a path: file names are offered";
+  EXPECT_EQ(complete_in_bash("quire bench \"\""), "model");
 }
 
 TEST_F(CompletionTest, ZshAcceptsItsScript) {
