@@ -95,25 +95,10 @@ std::optional<InputLine> InputLines::next() {
   return std::nullopt;
 }
 
-namespace {
-
-// What a line without an "id" is called. Users may not take such a name: an answer found under it
-// could be another line's.
-std::string line_id(int64_t number) { return "line-" + std::to_string(number); }
-
-bool is_line_id(const Json& id) {
-  if (!id.is_string()) return false;
-  const std::string& text = id.get_ref<const std::string&>();
-  return text.starts_with("line-") && text.size() > 5 &&
-         text.find_first_not_of("0123456789", 5) == std::string::npos;
-}
-
-}  // namespace
-
 InputLine InputLines::parse(const std::string& text) {
   InputLine line;
   line.number = line_number_;
-  line.id = line_id(line_number_);
+  line.id = line_number_;
   if (text.size() > kMaxInputLineBytes) {
     line.status =
         invalid_argument("the line has " + std::to_string(text.size()) + " bytes; at most " +
@@ -126,16 +111,10 @@ InputLine InputLines::parse(const std::string& text) {
     return line;
   }
   line.object = std::move(*object);
-  if (!line.object.is_object() || !line.object.contains("id")) return line;
-  const Json id = std::exchange(line.id, line.object["id"]);
+  if (line.object.is_object() && line.object.contains("id")) line.id = line.object["id"];
   if (!line.id.is_string() && !line.id.is_number_integer()) {
     line.status = invalid_argument("\"id\" must be a string or an integer");
-    line.id = id;
-  } else if (is_line_id(line.id)) {
-    line.status = invalid_argument("id " + dump_json(line.id) +
-                                   " has the form of the names that lines without an id get; "
-                                   "choose another");
-    line.id = id;
+    line.id = line_number_;
   } else if (!seen_ids_.insert(dump_json(line.id)).second) {
     line.status = invalid_argument("id " + dump_json(line.id) + " was used on an earlier line");
   }

@@ -38,7 +38,7 @@ inline constexpr size_t kMaxInputLineBytes = 16 << 20;
 
 struct InputLine {
   int64_t number = 0;  // from 1
-  Json id;             // the object's "id", else "line-NUMBER", a form that users cannot take
+  Json id;             // the object's "id", else the line's number
   Json object;
   Status status;  // why the line is not a JSON object with a fresh id
 };

@@ -71,7 +71,7 @@ TEST_F(AnswerFileTest, InputSkipsAnsweredIdsAndEmptyLines) {
   EXPECT_EQ(line->number, 3);
   line = (*in)->next();
   ASSERT_TRUE(line);
-  EXPECT_EQ(line->id, "line-4") << "a line without id is known by its number";
+  EXPECT_EQ(line->id, 4) << "a line without id is known by its number";
   EXPECT_FALSE((*in)->next());
   EXPECT_EQ((*in)->num_skipped(), 1);
 }
@@ -84,23 +84,10 @@ TEST_F(AnswerFileTest, BadLinesCarryTheirErrorAndDoNotEndTheRun) {
     std::optional<InputLine> line = (*in)->next();
     ASSERT_TRUE(line);
     EXPECT_NE(line->status.message().find(part), std::string::npos) << line->status.message();
-    EXPECT_EQ(line->id, "line-" + std::to_string(line->number));
+    EXPECT_EQ(line->id, line->number);
   }
   EXPECT_TRUE((*in)->next()->status.ok());
   EXPECT_NE((*in)->next()->status.message().find("earlier line"), std::string::npos);
-}
-
-TEST_F(AnswerFileTest, IdsOfLinesWithoutOneCannotBeTaken) {
-  write("in", "{\"id\":2}\n{\"prompt\":\"x\"}\nnot json\n{\"id\":3}\n{\"id\":\"line-2\"}\n");
-  auto in = InputLines::open(path("in"), {});
-  ASSERT_TRUE(in.ok());
-  EXPECT_TRUE((*in)->next()->status.ok());
-  EXPECT_TRUE((*in)->next()->status.ok()) << "line 2 is not the answer that id 2 names";
-  EXPECT_FALSE((*in)->next()->status.ok());
-  EXPECT_TRUE((*in)->next()->status.ok()) << "id 3 was not used by the bad third line";
-  const std::optional<InputLine> taken = (*in)->next();
-  EXPECT_NE(taken->status.message().find("choose another"), std::string::npos);
-  EXPECT_EQ(taken->id, "line-5");
 }
 
 }  // namespace
