@@ -10,6 +10,8 @@
 
 namespace quire {
 
+inline constexpr int kMaxThreads = 1024;
+
 struct EngineConfig {
   int max_model_len = 0;  // tokens of prompt + output; 0: the model's context, as far as the KV
                           // pool holds it
