@@ -10,8 +10,6 @@ namespace quire {
 
 namespace {
 
-constexpr int kMaxThreads = 1024;
-
 Status at_least(const char* flag, int64_t value, int64_t least, const char* remedy) {
   if (value >= least) return Status();
   return invalid_argument(std::string(flag) + " must be at least " + std::to_string(least) +
@@ -52,8 +50,9 @@ Status EngineConfig::validate() const {
   QUIRE_RETURN_IF_ERROR(at_least("--threads", num_threads, 0, " (0 = every core)"));
   if (num_threads > kMaxThreads) {
     return invalid_argument("--threads must be at most " + std::to_string(kMaxThreads) + ", got " +
-                            std::to_string(num_threads) + "; 0 uses every core (" +
-                            std::to_string(default_num_threads()) + " here)");
+                            std::to_string(num_threads) + "; this process may use " +
+                            std::to_string(default_num_threads()) +
+                            " cores, and more threads than that only wait (0 = every core)");
   }
   QUIRE_RETURN_IF_ERROR(at_least(
       "--kv-cache-memory-bytes", kv_cache_memory_bytes, 0, " (0 = a share of the free memory)"));

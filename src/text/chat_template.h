@@ -29,8 +29,8 @@ class ChatTemplate {
   };
   // `context_json` is a JSON object: {"messages": [...], "add_generation_prompt": true, "tools":
   // [...], "bos_token": "...", "eos_token": "...", ...}. raise_exception becomes kInvalidArgument
-  // with its text. Fuel and output size are bounded: a hostile template ends with an error, not a
-  // hang.
+  // with its text. Steps, memory (256 MiB) and output are bounded: a hostile template ends with an
+  // error, not a hang.
   Result<std::string> render(std::string_view context_json, RenderOptions options) const;
   Result<std::string> render(std::string_view context_json) const {
     return render(context_json, RenderOptions());

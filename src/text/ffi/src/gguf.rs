@@ -147,10 +147,12 @@ fn pre_tokenizer(pre: &str) -> Result<(Option<NormalizerWrapper>, PreTokenizerWr
         }
         "llama-bpe" | "llama-v3" | "llama3" => (None, split_then_bytes(LLAMA3_SPLIT)?, true),
         "qwen2" | "deepseek-r1-qwen" => (Some(NFC.into()), split_then_bytes(QWEN2_SPLIT)?, false),
-        other => return Err(unsupported(format!(
+        other => {
+            return Err(unsupported(format!(
             "tokenizer.ggml.pre is \"{other}\"; supported: {SUPPORTED_PRE}. Use a folder with the model's \
                  tokenizer.json instead"
-        ))),
+        )))
+        }
     })
 }
 

@@ -1,12 +1,17 @@
-//! The C ABI (quire_text.h) of Hugging Face tokenizers and minijinja. Only this file is unsafe. Every call runs
-//! inside `guard`, which turns a panic into an error.
+//! The C ABI (quire_text.h) of Hugging Face tokenizers and minijinja. Only this file is unsafe, and one
+//! line of compiled.rs. Every call runs inside `guard`, which turns a panic into an error.
 
+mod budget;
+mod compiled;
 mod error;
+mod filters;
 mod gguf;
 mod methods;
+mod operators;
 mod python;
 mod stream;
 mod strftime;
+mod tags;
 mod template;
 mod tokenizer;
 

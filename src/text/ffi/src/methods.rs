@@ -4,12 +4,13 @@ use minijinja::value::{from_args, Kwargs, Rest, Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use crate::budget::{charge, size_of, work, Text, ITEM_BYTES, LIST_BYTES};
 use crate::python::{is_space, str_of};
-use crate::template::charge;
 
 type Result<T> = std::result::Result<T, Error>;
 
 pub fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value> {
+    charge_method(value, method)?;
     let result = match value.as_str() {
         Some(text) => on_string(text, method, args)?,
         None => match (value.kind(), method) {
@@ -18,15 +19,27 @@ pub fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> R
             _ => None,
         },
     };
-    let result = match result {
-        Some(result) => result,
-        None if method == "format" => return Err(Error::from(ErrorKind::UnknownMethod)),
-        None => unknown_method_callback(state, value, method, args)?,
-    };
-    if let Some(text) = result.as_str() {
-        charge(text.len())?;
+    match result {
+        Some(result) => Ok(result),
+        None if method == "format" => Err(Error::from(ErrorKind::UnknownMethod)),
+        None => unknown_method_callback(state, value, method, args),
     }
-    Ok(result)
+}
+
+/// What a method makes of its text, or reads of it; the others charge their own way.
+fn charge_method(value: &Value, method: &str) -> Result<()> {
+    let size = size_of(value);
+    match method {
+        "upper" | "lower" | "title" | "capitalize" | "swapcase" => charge(size.saturating_mul(3)),
+        "strip" | "lstrip" | "rstrip" | "removeprefix" | "removesuffix" | "partition" | "rpartition" => {
+            charge(size + LIST_BYTES)
+        }
+        "splitlines" => {
+            let text = value.as_str().unwrap_or_default();
+            charge(size.saturating_add(2 * ITEM_BYTES * (1 + text.matches('\n').count())))
+        }
+        _ => work(size),
+    }
 }
 
 fn bad_value(message: &str) -> Error {
@@ -95,21 +108,36 @@ fn split(s: &str, args: &[Value], from_right: bool) -> Result<Value> {
     let limit = named(1, "maxsplit")?.map(i64::try_from).transpose()?.unwrap_or(-1);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     kwargs.assert_all_used()?;
+    charge(s.len() + LIST_BYTES)?;
     let pieces: Vec<&str> = match &separator {
         Some(v) => match v.as_str() {
             Some("") | None => return Err(bad_value("str.split: the separator must be a non-empty string")),
             Some(sep) if from_right => {
+                charge_pieces(s.rmatches(sep).take(limit).count())?;
                 let mut pieces: Vec<&str> = s.rsplitn(limit.saturating_add(1), sep).collect();
                 pieces.reverse();
                 pieces
             }
-            Some(sep) => s.splitn(limit.saturating_add(1), sep).collect(),
+            Some(sep) => {
+                charge_pieces(s.matches(sep).take(limit).count())?;
+                s.splitn(limit.saturating_add(1), sep).collect()
+            }
         },
-        None if from_right => split_spaces_right(s, limit),
-        None => split_spaces(s, limit),
+        None => {
+            charge_pieces(s.chars().filter(|c| is_space(*c)).take(limit).count())?;
+            if from_right {
+                split_spaces_right(s, limit)
+            } else {
+                split_spaces(s, limit)
+            }
+        }
     };
-    charge(s.len() + pieces.len() * std::mem::size_of::<Value>())?;
     Ok(Value::from(pieces.into_iter().map(Value::from).collect::<Vec<_>>()))
+}
+
+/// Room for the pieces of so many cuts, as slices and as values.
+fn charge_pieces(cuts: usize) -> Result<()> {
+    charge(cuts.saturating_add(1).saturating_mul(2 * ITEM_BYTES))
 }
 
 fn split_spaces(s: &str, limit: usize) -> Vec<&str> {
@@ -146,21 +174,23 @@ fn split_spaces_right(s: &str, limit: usize) -> Vec<&str> {
 }
 
 /// str.splitlines()
-pub fn lines(s: &str) -> Vec<&str> {
+pub fn lines(s: &str) -> impl Iterator<Item = &str> {
     let ends = |c: char| {
         matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
     };
-    let mut lines = Vec::new();
     let mut rest = s;
-    while let Some((at, c)) = rest.char_indices().find(|(_, c)| ends(*c)) {
-        lines.push(&rest[..at]);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let Some((at, c)) = rest.char_indices().find(|(_, c)| ends(*c)) else {
+            return Some(std::mem::take(&mut rest));
+        };
+        let line = &rest[..at];
         let end = at + c.len_utf8();
         rest = &rest[end + usize::from(c == '\r' && rest[end..].starts_with('\n'))..];
-    }
-    if !rest.is_empty() {
-        lines.push(rest);
-    }
-    lines
+        Some(line)
+    })
 }
 
 fn replace(s: &str, args: &[Value]) -> Result<Value> {
@@ -174,16 +204,16 @@ fn replace(s: &str, args: &[Value]) -> Result<Value> {
 
 fn join(separator: &str, args: &[Value]) -> Result<Value> {
     let (items,): (&Value,) = from_args(args)?;
-    let mut out = String::new();
+    let mut out = Text::default();
     for (i, item) in items.try_iter()?.enumerate() {
         let Some(text) = item.as_str() else {
             return Err(bad_value(&format!("str.join: item {i} is not a string but {}", item.kind())));
         };
-        charge(separator.len() + text.len())?;
         out.push_str(if i > 0 { separator } else { "" });
         out.push_str(text);
+        out.check()?;
     }
-    Ok(Value::from(out))
+    out.finish().map(Value::from)
 }
 
 fn parts(s: &str, separator: &str, at: Option<usize>, from_right: bool) -> Value {

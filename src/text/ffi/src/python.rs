@@ -1,18 +1,22 @@
 //! Values as Python writes them: str(), repr(), and json.dumps as transformers' `tojson` filter calls it.
 
+use std::borrow::Cow;
+
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
+
+use crate::budget::{charge, size_of, Text, ITEM_BYTES};
 
 /// Nesting beyond which a value is refused; Python stops at its recursion limit too.
 const MAX_DEPTH: usize = 200;
 
-pub fn str_of(value: &Value) -> Result<String, Error> {
+pub fn str_of(value: &Value) -> Result<Cow<'_, str>, Error> {
     match value.as_str() {
-        Some(text) => Ok(text.to_string()),
+        Some(text) => Ok(Cow::Borrowed(text)),
         None => {
-            let mut out = String::new();
+            let mut out = Text::default();
             repr(value, &mut out, 0)?;
-            Ok(out)
+            out.finish().map(Cow::Owned)
         }
     }
 }
@@ -30,7 +34,8 @@ fn is_float(value: &Value) -> bool {
     value.kind() == ValueKind::Number && !value.is_integer()
 }
 
-fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
+fn repr(value: &Value, out: &mut Text, depth: usize) -> Result<(), Error> {
+    out.check()?;
     if depth > MAX_DEPTH {
         return Err(too_deep());
     }
@@ -65,29 +70,40 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn repr_str(text: &str, out: &mut String) {
+fn repr_str(text: &str, out: &mut Text) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\\' => out.push_str("\\\\"),
-            c if c == quote => out.extend(['\\', c]),
-            c if is_printable(c) => out.push(c),
-            c if (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c if (c as u32) < 0x10000 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push_str(&format!("\\U{:08x}", c as u32)),
+    push_escaped(text, out, |c| match c {
+        '\n' => Some("\\n".to_string()),
+        '\r' => Some("\\r".to_string()),
+        '\t' => Some("\\t".to_string()),
+        '\\' => Some("\\\\".to_string()),
+        c if c == quote => Some(['\\', c].iter().collect()),
+        c if is_printable(c) => None,
+        c if (c as u32) < 0x100 => Some(format!("\\x{:02x}", c as u32)),
+        c if (c as u32) < 0x10000 => Some(format!("\\u{:04x}", c as u32)),
+        c => Some(format!("\\U{:08x}", c as u32)),
+    });
+    out.push(quote);
+}
+
+/// What needs no escape goes out in runs, not character by character.
+fn push_escaped(text: &str, out: &mut Text, escape: impl Fn(char) -> Option<String>) {
+    let mut start = 0;
+    for (at, c) in text.char_indices() {
+        if let Some(escaped) = escape(c) {
+            out.push_str(&text[start..at]);
+            out.push_str(&escaped);
+            start = at + c.len_utf8();
         }
     }
-    out.push(quote);
+    out.push_str(&text[start..]);
 }
 
 /// str.isprintable of one character. Rust's escape_debug leaves the same categories as they are; a character
 /// after the first, because a combining mark at the start is escaped although it is printable.
 fn is_printable(c: char) -> bool {
-    c == '"' || c == '\'' || ['a', c].iter().collect::<String>().escape_debug().nth(1) == Some(c)
+    (' '..='~').contains(&c) || ['a', c].iter().collect::<String>().escape_debug().nth(1) == Some(c)
 }
 
 /// float.__repr__: the shortest digits that read back the same, an exponent below 1e-4 and from 1e16.
@@ -119,7 +135,7 @@ struct Dumper {
     item_separator: String,
     key_separator: String,
     sort_keys: bool,
-    out: String,
+    out: Text,
 }
 
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
@@ -136,7 +152,7 @@ pub fn tojson(value: &Value, rest: Rest<Value>, kwargs: Kwargs) -> Result<Value,
         key_separator: ": ".to_string(),
         sort_keys: option(3, "sort_keys")?.is_some_and(|v| v.is_true()),
         indent,
-        out: String::new(),
+        out: Text::default(),
     };
     kwargs.assert_all_used()?;
     if let Some(pair) = separators {
@@ -150,7 +166,7 @@ pub fn tojson(value: &Value, rest: Rest<Value>, kwargs: Kwargs) -> Result<Value,
         (dumper.item_separator, dumper.key_separator) = (item.clone(), key.clone());
     }
     dumper.value(value, 0)?;
-    Ok(Value::from(dumper.out))
+    dumper.out.finish().map(Value::from)
 }
 
 fn indent_text(indent: Value) -> Result<String, Error> {
@@ -166,6 +182,7 @@ fn indent_text(indent: Value) -> Result<String, Error> {
 
 impl Dumper {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        self.out.check()?;
         if depth > MAX_DEPTH {
             return Err(too_deep());
         }
@@ -199,6 +216,7 @@ impl Dumper {
     }
 
     fn map(&mut self, map: &Value, depth: usize) -> Result<(), Error> {
+        charge(size_of(map).saturating_mul(ITEM_BYTES))?;
         let mut keys: Vec<Value> = map.try_iter()?.collect();
         if self.sort_keys {
             keys.sort();
@@ -251,25 +269,22 @@ impl Dumper {
     }
 
     fn string(&mut self, text: &str) {
+        let ensure_ascii = self.ensure_ascii;
         self.out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                '\u{8}' => self.out.push_str("\\b"),
-                '\u{c}' => self.out.push_str("\\f"),
-                '\0'..='\x1f' => self.out.push_str(&format!("\\u{:04x}", c as u32)),
-                c if self.ensure_ascii && !(' '..='~').contains(&c) => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        self.out.push_str(&format!("\\u{unit:04x}"));
-                    }
-                }
-                c => self.out.push(c),
+        push_escaped(text, &mut self.out, |c| match c {
+            '"' => Some("\\\"".to_string()),
+            '\\' => Some("\\\\".to_string()),
+            '\n' => Some("\\n".to_string()),
+            '\r' => Some("\\r".to_string()),
+            '\t' => Some("\\t".to_string()),
+            '\u{8}' => Some("\\b".to_string()),
+            '\u{c}' => Some("\\f".to_string()),
+            '\0'..='\x1f' => Some(format!("\\u{:04x}", c as u32)),
+            c if ensure_ascii && !(' '..='~').contains(&c) => {
+                Some(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect())
             }
-        }
+            _ => None,
+        });
         self.out.push('"');
     }
 }
