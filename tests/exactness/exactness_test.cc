@@ -3,7 +3,8 @@
 // number of threads; on every ISA level by itself.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <string>
 
@@ -48,13 +49,34 @@ std::vector<std::string> runnable_levels() {
   return names;
 }
 
-class Exactness : public ::testing::TestWithParam<std::pair<std::string, std::string>> {
+struct Case {
+  const char* model;  // a folder of golden/tiny, or a file of golden/tiny_gguf without its suffix
+  std::string isa;
+  std::string activations = "int16";
+};
+
+void PrintTo(const Case& item, std::ostream* out) {
+  *out << item.model << ", " << item.isa << ", " << item.activations;
+}
+
+const fs::path kGolden = fs::path(QUIRE_TESTDATA) / "golden";
+
+fs::path gguf_path(const Case& item) {
+  return kGolden / "tiny_gguf" / (std::string(item.model) + ".gguf");
+}
+bool is_gguf(const Case& item) { return fs::exists(gguf_path(item)); }
+fs::path path_of(const Case& item) {
+  return is_gguf(item) ? gguf_path(item) : kGolden / "tiny" / item.model;
+}
+
+class Exactness : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    const auto& [checkpoint, isa] = GetParam();
-    model_ = load(fs::path(QUIRE_TESTDATA) / "golden" / "tiny" / checkpoint);
-    prompts_ = make_prompts(32, 90, model_->config().vocab_size);
-    base_.isa = isa;
+    model_ = load(path_of(GetParam()));
+    // Shorter where all types of activations run: levels differ in their matrix kernels there.
+    prompts_ = make_prompts(32, is_gguf(GetParam()) ? 40 : 90, model_->config().vocab_size);
+    base_.isa = GetParam().isa;
+    base_.activations = GetParam().activations;
     ExactSettings alone = base_;
     alone.one_at_a_time = true;
     alone_ = run_exactly(model_, prompts_, alone);
@@ -127,54 +149,112 @@ TEST_P(Exactness, CachedPrefixes) {
   }
 }
 
-std::vector<std::pair<std::string, std::string>> tiny_cases() {
-  std::vector<std::pair<std::string, std::string>> cases;
-  for (const char* checkpoint : {"llama_gqa", "mistral_window", "qwen3", "opt_pre"}) {
-    for (const std::string& isa : runnable_levels()) cases.emplace_back(checkpoint, isa);
+// Every level by itself: plain weights, and quantised ones with each type of activations.
+std::vector<Case> tiny_cases() {
+  std::vector<Case> cases;
+  for (const std::string& isa : runnable_levels()) {
+    for (const char* model : {"llama_gqa", "mistral_window", "qwen3", "opt_pre"}) {
+      cases.push_back({model, isa});
+    }
+    for (const char* model : {"llama_q4_1", "llama_k_quants"}) {
+      for (const char* activations : {"int16", "int8", "f32"}) {
+        cases.push_back({model, isa, activations});
+      }
+    }
   }
-  cases.emplace_back("llama_gqa", "ref");
+  cases.push_back({"llama_gqa", "ref"});
   return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Exactness, ::testing::ValuesIn(tiny_cases()), [](const auto& info) {
-  return info.param.first + "_" + info.param.second;
+  return info.param.model + ("_" + info.param.isa) + "_" + info.param.activations;
 });
 
-// The default model with its quantised weights and int16 activations, where it is in the cache, on
-// the best level.
-TEST(ExactnessOfTheDefaultModel, AllVariants) {
-  const Result<fs::path> path = resolve_model("smollm2");
-  if (!path.ok()) GTEST_SKIP() << path.status().message();
-  const std::shared_ptr<const Model> model = load(*path);
-  auto prompts = make_prompts(6, 60, model->config().vocab_size);
-  prompts.push_back(make_prompts(3, 2000, model->config().vocab_size)[2]);
-  prompts.back().resize(560, 11);  // across a partial of 512 tokens
-  ExactSettings base;
-  base.max_tokens = 4;
-  base.all_rows = false;
-  ExactSettings alone = base;
-  alone.one_at_a_time = true;
-  const ExactRun reference = run_exactly(model, prompts, alone);
-  const auto expect_exact = [&](const ExactSettings& s, const std::string& what) {
-    const ExactRun run = run_exactly(model, prompts, s);
-    EXPECT_EQ(first_difference(run, reference), "") << what;
+// The default model with its quantised weights, int16 activations and f16 KV, where it is in the
+// cache, on the best level.
+class ExactnessOfTheDefaultModel : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const Result<fs::path> path = resolve_model("smollm2");
+    if (path.ok()) model_ = load(*path);
+  }
+  static void TearDownTestSuite() { model_.reset(); }
+  void SetUp() override {
+    if (model_ == nullptr) GTEST_SKIP() << "smollm2 is not here (scripts/get-model smollm2)";
+    base_.max_tokens = 3;
+  }
+  void run_alone(std::vector<std::vector<int32_t>> prompts) {
+    prompts_ = std::move(prompts);
+    ExactSettings alone = base_;
+    alone.one_at_a_time = true;
+    alone_ = run_exactly(model_, prompts_, alone);
+    size_t rows = 0;
+    for (const auto& prompt : prompts_) rows += prompt.size() + base_.max_tokens - 1;
+    ASSERT_EQ(alone_.bits.size(), rows);
+    std::printf("%zu prompts, %zu rows of logits\n", prompts_.size(), rows);
+  }
+  ExactRun expect_exact(const ExactSettings& settings, const std::string& what) {
+    const auto start = std::chrono::steady_clock::now();
+    const ExactRun run = run_exactly(model_, prompts_, settings);
+    EXPECT_EQ(first_difference(run, alone_), "") << what;
+    if (settings.all_rows) {
+      EXPECT_EQ(run.bits.size(), alone_.bits.size()) << what;
+    }
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    std::printf("%5.1f s  %s\n", seconds.count(), what.c_str());
     return run;
-  };
-  ExactSettings s = base;
-  s.chunk = 64;
+  }
+  static std::shared_ptr<const Model> model_;
+  std::vector<std::vector<int32_t>> prompts_;
+  ExactSettings base_;
+  ExactRun alone_;
+};
+
+std::shared_ptr<const Model> ExactnessOfTheDefaultModel::model_;
+
+TEST_F(ExactnessOfTheDefaultModel, ShortPrompts) {
+  run_alone(make_prompts(32, 20, model_->config().vocab_size));
+  ExactSettings s = base_;
+  expect_exact(s, "batched, 1 thread");
   s.num_threads = 2;
-  expect_exact(s, "batched, chunks of 64, 2 threads");
-  s.chunk = 7;
-  s.block_size = 1;
-  expect_exact(s, "chunks of 7, blocks of 1");
-  s = base;
-  s.num_threads = 2;
+  expect_exact(s, "batched, 2 threads");
+  for (int chunk : {1, 7, 16, 64}) {
+    s.chunk = chunk;
+    expect_exact(s, "chunks of " + std::to_string(chunk));
+  }
+  s.chunk = 0;
+  for (int block_size : {1, 2, 4, 8, 32, 64, 128, 256}) {  // 16 is the default
+    s.block_size = block_size;
+    expect_exact(s, "blocks of " + std::to_string(block_size));
+  }
   s.block_size = 4;
-  s.num_kv_tokens = 568;
+  s.num_kv_tokens = 64;
+  const ExactRun preempted = expect_exact(s, "preempted");
+  EXPECT_GT(preempted.stats.num_preemptions, 0);
+}
+
+// Beyond one partial of 512 tokens.
+TEST_F(ExactnessOfTheDefaultModel, LongPrompts) {
+  auto prompts = make_prompts(4, 60, model_->config().vocab_size);
+  prompts[2].resize(560, 11);
+  prompts[3].resize(260, 12);
+  run_alone(std::move(prompts));
+  ExactSettings s = base_;
+  s.num_threads = 2;
+  s.chunk = 64;
+  expect_exact(s, "chunks of 64");
+  s.chunk = 16;
+  s.block_size = 1;
+  expect_exact(s, "chunks of 16, blocks of 1");
+  s.chunk = 64;        // so that both long prompts begin before either has all its blocks
+  s.all_rows = false;  // rows of cached positions are not computed
+  s.block_size = 4;
+  s.num_kv_tokens = 820;  // both prompts, and nothing that they generate
   s.prefix_caching = true;
   s.rounds = 2;
-  const ExactRun run = expect_exact(s, "cached and preempted");
+  const ExactRun run = expect_exact(s, "cached prefixes, preempted");
   EXPECT_GT(run.stats.prefix_cache_hits, 0);
+  EXPECT_GT(run.stats.num_preemptions, 0);
 }
 
 }  // namespace
