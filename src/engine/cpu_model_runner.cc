@@ -1,6 +1,8 @@
 #include "engine/cpu_model_runner.h"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <string>
 
 #include "base/check.h"
@@ -71,6 +73,7 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
                    .num_host_blocks = static_cast<int>(num_host_blocks),
                    .max_in_flight = 1,
                    .eos_token_ids = m.eos_token_ids};
+  if (num_host_blocks > 0) runner->measure_swapping();
   runner->kv_plan_ = plan;
   runner->ops_ = ops;
   runner->activations_ = activation_type(config.activations);
@@ -81,6 +84,20 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
   runner->sampler_scratch_.resize(num_threads);
   runner->last_token_.resize(config.max_num_seqs);
   return runner;
+}
+
+// The median of a few blocks, out and back in again.
+void CpuModelRunner::measure_swapping() {
+  using Clock = std::chrono::steady_clock;
+  std::array<double, 5> seconds;
+  for (double& s : seconds) {
+    const auto start = Clock::now();
+    host_kv_.copy_block(kv_, 0, 0);
+    kv_.copy_block(host_kv_, 0, 0);
+    s = std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  std::ranges::sort(seconds);
+  info_.swap_seconds_per_block = seconds[seconds.size() / 2];
 }
 
 Status CpuModelRunner::launch(const ScheduledBatch& batch) {

@@ -36,6 +36,7 @@ class CpuModelRunner : public ModelRunner {
  private:
   CpuModelRunner(std::shared_ptr<const Model> model, Workspace workspace, KvCache kv);
 
+  void measure_swapping();
   void build_inputs(const ScheduledBatch& batch);
   void forward(const ScheduledBatch& batch);
   void sample_all(const ScheduledBatch& batch);

@@ -70,9 +70,11 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const RunnerInfo& i
   result.long_prefill_token_threshold = config.long_prefill_token_threshold;
   result.max_logit_rows = info.max_logit_rows;
   result.enable_prefix_caching = config.enable_prefix_caching;
-  const bool swaps = config.preemption_mode == "swap";
-  result.preemption_mode = swaps ? PreemptionMode::kSwap : PreemptionMode::kRecompute;
+  result.preemption_mode = config.preemption_mode == "swap"   ? PreemptionMode::kSwap
+                           : config.preemption_mode == "auto" ? PreemptionMode::kAuto
+                                                              : PreemptionMode::kRecompute;
   result.num_host_blocks = info.num_host_blocks;
+  result.swap_seconds_per_block = info.swap_seconds_per_block;
   return result;
 }
 

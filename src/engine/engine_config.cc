@@ -26,12 +26,14 @@ Status one_of(const char* flag, const std::string& value, std::initializer_list<
 }
 
 Status validate_preemption(const EngineConfig& config) {
-  QUIRE_RETURN_IF_ERROR(one_of("--preemption-mode", config.preemption_mode, {"recompute", "swap"}));
+  QUIRE_RETURN_IF_ERROR(
+      one_of("--preemption-mode", config.preemption_mode, {"recompute", "swap", "auto"}));
   QUIRE_RETURN_IF_ERROR(at_least("--swap-space", config.swap_space_bytes, 0, ""));
-  const bool swaps = config.preemption_mode == "swap";
+  const bool swaps = config.preemption_mode != "recompute";
   if (swaps == (config.swap_space_bytes > 0)) return Status();
   return invalid_argument(
-      swaps ? "--preemption-mode swap needs a host pool: set --swap-space to its bytes"
+      swaps ? "--preemption-mode " + config.preemption_mode +
+                  " needs a host pool: set --swap-space to its bytes"
             : "--swap-space is " + std::to_string(config.swap_space_bytes) +
                   ", but --preemption-mode recompute never swaps: say --preemption-mode swap");
 }

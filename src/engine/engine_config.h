@@ -22,7 +22,7 @@ struct EngineConfig {
   int64_t kv_cache_memory_bytes = 0;    // 0: kv_cache_memory_share of the free memory
   double kv_cache_memory_share = 0.4;
   bool enable_prefix_caching = true;
-  std::string preemption_mode = "recompute";  // recompute, swap (needs swap_space_bytes)
+  std::string preemption_mode = "recompute";  // recompute; swap, auto: with swap_space_bytes
   int64_t swap_space_bytes = 0;               // of the host pool that preempted groups go to
   int long_prefill_token_threshold = 0;       // most tokens of one sequence in a step; 0: no limit
   int max_num_queued_reqs = 1024;             // submitted and not running yet

@@ -59,6 +59,7 @@ Status EngineLoop::step() {
   scheduler_.schedule(&current.batch);
   note_scheduled(current.batch);
   if (!current.batch.empty()) {
+    current.launch_time = std::chrono::steady_clock::now();
     QUIRE_RETURN_IF_ERROR(runner_->launch(current.batch));
     current.launched = true;
     ++num_steps_;
@@ -72,11 +73,21 @@ Status EngineLoop::collect_and_commit(InFlight& step) {
   if (!step.launched) return Status();
   step.launched = false;
   QUIRE_RETURN_IF_ERROR(runner_->collect(&result_));
+  note_cost(step);
   show_logits(step.batch);
   scheduler_.commit(step.batch, result_, &committed_);
   publish_stats();  // before any reader learns of it
   for (const CommittedSequence& done : committed_) deliver(done);
   return Status();
+}
+
+// What a token of a prompt takes, as a moving average over the steps that are mostly prompt.
+void EngineLoop::note_cost(const InFlight& step) {
+  const auto num_tokens = static_cast<int64_t>(step.batch.tokens.size());
+  if (num_tokens < 4 * static_cast<int64_t>(step.batch.sequences.size()) || num_tokens == 0) return;
+  const double cost = seconds_since(step.launch_time) / static_cast<double>(num_tokens);
+  seconds_per_token_ += (seconds_per_token_ == 0 ? 1 : 0.2) * (cost - seconds_per_token_);
+  scheduler_.set_recompute_cost(seconds_per_token_);
 }
 
 // False when the engine is to stop. Waits for a message when there is nothing to do.

@@ -65,6 +65,7 @@ class EngineLoop {
   struct InFlight {
     ScheduledBatch batch;
     bool launched = false;
+    std::chrono::steady_clock::time_point launch_time;
   };
 
   bool drain_inbox();
@@ -72,6 +73,7 @@ class EngineLoop {
   Status collect_and_commit(InFlight& step);
   void open(SubmitMessage message);
   void cancel(uint64_t number);
+  void note_cost(const InFlight& step);
   void note_scheduled(const ScheduledBatch& batch);
   void show_logits(const ScheduledBatch& batch);
   void deliver(const CommittedSequence& done);
@@ -86,6 +88,7 @@ class EngineLoop {
   Scheduler scheduler_;
   std::array<InFlight, 2> steps_;  // one being computed, one being prepared
   int64_t num_steps_ = 0;
+  double seconds_per_token_ = 0;  // of prompts
   StepResult result_;
   std::vector<CommittedSequence> committed_;
   std::vector<EngineMessage> messages_;

@@ -28,6 +28,7 @@ namespace quire {
 enum class PreemptionMode : uint8_t {
   kRecompute,  // dropped and computed again
   kSwap,       // copied to the host pool, all of it or nothing; recomputed where that is full
+  kAuto,       // whichever is cheaper by the measured costs
 };
 
 struct SchedulerConfig {
@@ -38,7 +39,8 @@ struct SchedulerConfig {
   int max_logit_rows = 65;  // of a step; at least max_num_seqs + 1
   bool enable_prefix_caching = true;
   PreemptionMode preemption_mode = PreemptionMode::kRecompute;
-  int num_host_blocks = 0;  // of the host pool
+  int num_host_blocks = 0;            // of the host pool
+  double swap_seconds_per_block = 0;  // measured: out and back in again
   bool operator==(const SchedulerConfig&) const = default;
 };
 
@@ -78,6 +80,9 @@ class Scheduler {
   void commit(const ScheduledBatch& batch,
               const StepResult& result,
               std::vector<CommittedSequence>* committed);
+
+  // What computing a token of a prompt takes, as measured so far; for kAuto.
+  void set_recompute_cost(double seconds_per_token) { recompute_cost_ = seconds_per_token; }
 
   bool has_work() const { return !running_.empty() || !waiting_.empty(); }
   int num_running() const { return static_cast<int>(running_.size()); }
@@ -129,6 +134,7 @@ class Scheduler {
   int fork_if_due(SequenceId first, ScheduledBatch* batch);
   void preempt_newest_group(ScheduledBatch* batch);
   void give_up(Sequence& seq);
+  bool should_swap(std::span<const SequenceId> members) const;
   bool swap_out(std::span<const SequenceId> members, ScheduledBatch* batch);
   bool admit_swapped(SequenceId first, ScheduledBatch* batch, Budget* budget);
   int blocks_to_swap_in(std::span<const SequenceId> members) const;
@@ -154,6 +160,7 @@ class Scheduler {
   std::vector<SequenceId> running_;  // oldest first
   std::deque<SequenceId> waiting_;   // oldest first, all younger than the running ones
   uint64_t num_arrivals_ = 0;
+  double recompute_cost_ = 0;  // seconds a token
   SchedulerStats stats_;
   std::vector<BlockId> found_;     // scratch of admit()
   std::vector<int> counts_;        // scratch of schedule_group(): tokens of each member

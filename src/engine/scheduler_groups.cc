@@ -85,7 +85,7 @@ void Scheduler::preempt_newest_group(ScheduledBatch* batch) {
   const uint64_t arrival = sequences_[running_[begin]].arrival;
   while (begin > 0 && sequences_[running_[begin - 1]].arrival == arrival) --begin;
   const std::span<const SequenceId> members = std::span(running_).subspan(begin);
-  const bool swapped = config_.preemption_mode == PreemptionMode::kSwap && swap_out(members, batch);
+  const bool swapped = should_swap(members) && swap_out(members, batch);
   Sequence& first = sequences_[members[0]];
   for (SequenceId id : first.unforked) give_up(sequences_[id]);
   for (SequenceId id : members) {

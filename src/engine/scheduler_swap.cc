@@ -7,6 +7,20 @@
 
 namespace quire {
 
+// kAuto: is copying the members' blocks out and back cheaper than computing their tokens again?
+// What they share counts once for each, on both sides.
+bool Scheduler::should_swap(std::span<const SequenceId> members) const {
+  if (config_.preemption_mode != PreemptionMode::kAuto) {
+    return config_.preemption_mode == PreemptionMode::kSwap;
+  }
+  double copying = 0, computing = 0;
+  for (SequenceId id : members) {
+    copying += sequences_[id].table.size() * config_.swap_seconds_per_block;
+    computing += sequences_[id].num_computed * recompute_cost_;
+  }
+  return copying < computing;
+}
+
 // Holds every block of the members in the host pool as well, if all of them fit.
 bool Scheduler::swap_out(std::span<const SequenceId> members, ScheduledBatch* batch) {
   int wanted = 0;

@@ -85,5 +85,18 @@ TEST(KvPoolPlan, RefusesALengthThatDoesNotFitWithTheNumbers) {
   EXPECT_FALSE(plan_kv_pool(config, kInputs).ok());
 }
 
+TEST(EngineConfig, SwappingAndItsSpaceComeTogether) {
+  EngineConfig config;
+  config.preemption_mode = "swap";
+  EXPECT_NE(config.validate().message().find("needs a host pool"), std::string::npos);
+  config.swap_space_bytes = 1 << 20;
+  EXPECT_TRUE(config.validate().ok());
+  config.preemption_mode = "recompute";
+  EXPECT_NE(config.validate().message().find("--swap-space is 1048576"), std::string::npos);
+  config.preemption_mode = "drop";
+  EXPECT_NE(config.validate().message().find("recompute, swap, auto; got 'drop'"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace quire

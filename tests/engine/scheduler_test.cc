@@ -29,6 +29,7 @@ class SchedulerTest : public testing::Test {
     info.max_model_len = config.max_model_len;
     info.max_logit_rows = config.max_logit_rows = config.max_num_seqs + 4;
     runner.emplace(info);
+    runner->set_num_host_blocks(config.num_host_blocks);
     scheduler.emplace(config, num_blocks, block_size);
   }
   // Tokens that each sequence of the step computed.
@@ -203,6 +204,23 @@ TEST_F(SchedulerTest, IsAValue) {
   EXPECT_EQ(copy, *scheduler);
   EXPECT_EQ(copied_batch.tokens, batch.tokens);
   EXPECT_EQ(copied_batch.block_ids, batch.block_ids);
+}
+
+// Two sequences in a pool for one and a half: the second must give up its blocks.
+TEST_F(SchedulerTest, AutoSwapsWhereCopyingIsCheaperThanComputing) {
+  for (bool copying_is_cheap : {true, false}) {
+    SchedulerConfig config{.max_num_seqs = 4, .max_num_batched_tokens = 64, .max_model_len = 64};
+    config.preemption_mode = PreemptionMode::kAuto;
+    config.num_host_blocks = 16;
+    config.swap_seconds_per_block = copying_is_cheap ? 1e-6 : 1e-3;
+    make(config, 6, 4);
+    scheduler->set_recompute_cost(1e-5);  // a block of 4 tokens: 4e-5
+    ASSERT_TRUE(scheduler->add(spec(8, 12)).ok());
+    ASSERT_TRUE(scheduler->add(spec(8, 12, 30)).ok());
+    while (scheduler->has_work()) step();
+    EXPECT_GT(scheduler->stats().num_preemptions, 0);
+    EXPECT_EQ(scheduler->stats().num_swapped_out > 0, copying_is_cheap);
+  }
 }
 
 }  // namespace
