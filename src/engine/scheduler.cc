@@ -159,7 +159,7 @@ void Scheduler::preempt(SequenceId id) {
   running_.pop_back();
   waiting_.push_front(id);
   seq.state = SequenceState::kWaiting;
-  if (!mutant("engine_preempt_keeps_computed")) seq.num_computed = 0;
+  if (!mutant("simulation_preempt_keeps_computed")) seq.num_computed = 0;
   seq.table.release(pool_);
   seq.num_stored_blocks = 0;
   unused_slots_.push_back(seq.slot);
@@ -194,7 +194,7 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
 
   for (BlockId block : found_) seq.table.append_shared(pool_, block);
   const int num_found = static_cast<int>(found_.size()) * block_size;
-  if (!mutant("engine_preempt_keeps_computed") || seq.num_computed == 0) {
+  if (!mutant("simulation_preempt_keeps_computed") || seq.num_computed == 0) {
     seq.num_computed = num_found;
   }
   seq.num_stored_blocks = static_cast<int>(found_.size());
