@@ -83,7 +83,7 @@ Result<HugeBuffer> HugeBuffer::allocate(int64_t bytes, const std::string& purpos
   QUIRE_CHECK(bytes > 0);
   if (bytes >= kCheckedBytes) {
     const int64_t available = memory_facts().available_bytes;
-    if (bytes > available && !mutant("memory_overcommitted")) {
+    if (bytes > available && !mutant("base_memory_overcommitted")) {
       return too_large(bytes, purpose, "only " + format_bytes(available) + " are available");
     }
   }

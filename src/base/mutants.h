@@ -1,20 +1,19 @@
 // Deliberate bugs that exist in test builds only: `if (mutant("name")) break_something();`. One is
 // switched on by the environment variable QUIRE_MUTANT, read once, so that a script can show that
-// the tests catch it. In a build without -DQUIRE_MUTANTS=1 every mutant is the constant false.
+// the tests catch it (scripts/mutants). In a build without -DQUIRE_MUTANTS=1 every mutant is the
+// constant false. Names begin with the test family that should catch them: "kv_...",
+// "kernels_...", "model_...", "golden_...", "exactness_..." and so on.
+//
+// Units of an ISA level include this header: no standard library, nothing with external linkage
+// that is defined here (kernels/ops.h).
 #pragma once
-
-#include <cstdlib>
-#include <string_view>
 
 namespace quire {
 
 #if defined(QUIRE_MUTANTS) && QUIRE_MUTANTS
-inline bool mutant(std::string_view name) {
-  static const char* const active = std::getenv("QUIRE_MUTANT");
-  return active != nullptr && name == active;
-}
+bool mutant(const char* name);
 #else
-constexpr bool mutant(std::string_view) { return false; }
+static inline constexpr bool mutant(const char*) { return false; }
 #endif
 
 }  // namespace quire

@@ -252,7 +252,7 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   // The last token is always computed, for its logits.
   const int num_found =
       std::min(static_cast<int>(found_.size()) * pool_.block_size(), seq.num_tokens() - 1);
-  if (!mutant("engine_preempt_keeps_computed") || seq.num_computed == 0) {
+  if (!mutant("simulation_preempt_keeps_computed") || seq.num_computed == 0) {
     seq.num_computed = num_found;
   }
   seq.num_stored_blocks = static_cast<int>(found_.size());

@@ -91,7 +91,7 @@ void Scheduler::preempt_newest_group(ScheduledBatch* batch) {
   for (SequenceId id : members) {
     give_up(sequences_[id]);
     sequences_[id].is_swapped = swapped;
-    if (!swapped && !mutant("engine_preempt_keeps_computed")) sequences_[id].num_computed = 0;
+    if (!swapped && !mutant("simulation_preempt_keeps_computed")) sequences_[id].num_computed = 0;
   }
   first.unforked.insert(first.unforked.begin(), members.begin() + 1, members.end());
   waiting_.push_front(members[0]);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/json.h"
+#include "base/mutants.h"
 #include "model/config_reader.h"
 #include "model/json_fields.h"
 
@@ -98,6 +99,9 @@ Status read_shape(const JsonValue& json, ModelConfig& config) {
   config.max_position = fields.integer("max_position_embeddings");
   config.bos_token_id = fields.integer("bos_token_id", -1);
   config.eos_token_ids = fields.token_ids("eos_token_id");
+  if (mutant("model_config_one_end_token") && config.eos_token_ids.size() > 1) {
+    config.eos_token_ids.resize(1);
+  }
   config.norm_eps = fields.number("rms_norm_eps", 1e-6);
   config.tie_embeddings = fields.boolean("tie_word_embeddings", false);
   config.attention_bias = fields.boolean("attention_bias", false);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/mutants.h"
 #include "kernels/backend.h"
 
 namespace quire {
@@ -17,7 +18,9 @@ bool is_plain(DType type) {
 ActivationType Linear::activation_type(const Step& f, DType weights) const {
   if (is_plain(weights)) return ActivationType::kF32;
   const ActivationType type = f.context.activations;
-  return type == ActivationType::kInt8 && is_output_head ? ActivationType::kInt16 : type;
+  return type == ActivationType::kInt8 && is_output_head && !mutant("golden_int8_logits")
+             ? ActivationType::kInt16
+             : type;
 }
 
 void Linear::operator()(Step& f, const MatF& x, const MatF& y, bool add_to_y) const {
@@ -123,6 +126,8 @@ MatF attention(Step& f, int layer, const MatF& q, const MatF& k, const MatF& v) 
   f.ops().kv_write(
       f.exec(),
       {view(k), view(v), batch.slots.data(), kv.layout(), kv.layer(layer), kv.overflows()});
+  int32_t window = layer < f.config.first_window_layer ? 0 : f.config.sliding_window;
+  if (mutant("golden_window_off_by_one") && window > 0) ++window;
   MatF out = f.rows(q.cols);
   f.ops().attention(f.exec(),
                     {view(q),
@@ -135,7 +140,7 @@ MatF attention(Step& f, int layer, const MatF& q, const MatF& k, const MatF& v) 
                      batch.block_tables.data(),
                      batch.block_table_stride,
                      1.0f / std::sqrt(static_cast<float>(f.config.head_dim)),
-                     layer < f.config.first_window_layer ? 0 : f.config.sliding_window,
+                     window,
                      out});
   return out;
 }

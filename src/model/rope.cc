@@ -8,6 +8,8 @@
 #include <numbers>
 #include <thread>
 
+#include "base/mutants.h"
+
 namespace quire {
 namespace {
 
@@ -56,7 +58,8 @@ double yarn_mscale(double factor, double mscale) {
 std::vector<double> rope_inverse_frequencies(const RopeConfig& rope) {
   std::vector<double> frequencies(static_cast<size_t>(rope.rotary_dim / 2));
   for (size_t i = 0; i < frequencies.size(); ++i) {
-    frequencies[i] = std::pow(rope.theta, -2.0 * static_cast<double>(i) / rope.rotary_dim);
+    const double pair = static_cast<double>(i) + (mutant("golden_rope_off_by_one") ? 1 : 0);
+    frequencies[i] = std::pow(rope.theta, -2.0 * pair / rope.rotary_dim);
     if (!rope.frequency_factors.empty()) frequencies[i] /= rope.frequency_factors[i];
   }
   switch (rope.scaling) {

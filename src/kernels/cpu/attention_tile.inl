@@ -328,7 +328,7 @@ inline void merge_partial(float m,
   }
   const float new_m = *total_m > m ? *total_m : m;
   const F32 a = exp_weight(set1(*total_m - new_m));
-  const F32 b = exp_weight(set1(m - new_m));
+  const F32 b = exp_weight(set1(mutant("kernels_partials_unscaled") ? 0.0f : m - new_m));
   for (int64_t d = 0; d < padded_dim; d += kWidth) {
     store(total_o + d, add(mul(load(total_o + d), a), mul(load(o + d), b)));
   }

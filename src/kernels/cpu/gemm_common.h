@@ -21,6 +21,7 @@
 
 #include <stdint.h>
 
+#include "base/mutants.h"
 #include "kernels/ops.h"
 
 namespace quire {

@@ -39,7 +39,7 @@ void finish_rows(
     const float scale = scaled ? job.rows.scale(row0 + r)[0] : 1.0f;
     for (int c = 0; c < 32; ++c) v[c] = a[c] * scale;
     float* y = args.y.data + (row0 + r) * args.y.stride + column;
-    if (args.bias != nullptr) {
+    if (args.bias != nullptr && !(n < 32 && mutant("kernels_linear_tail_without_bias"))) {
       for (int c = 0; c < n; ++c) v[c] += args.bias[column + c];
     }
     if (args.add_to_y) {

@@ -114,7 +114,10 @@ void integer_rows(const unsigned char* panel,
     const int64_t n = rest < kBlockGroups ? rest : kBlockGroups;
     for (int64_t g = 0; g < n; ++g) unpack_group<R>(panel, g0 + g, groups + g);
     for (int64_t r = 0; r < m; ++r) {
-      for (int64_t g = 0; g < n; ++g) add_group<R>(groups[g], rows, row0 + r, g0 + g, acc + 32 * r);
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t g = mutant("exactness_k_order_by_batch") && m > 8 ? n - 1 - i : i;
+        add_group<R>(groups[g], rows, row0 + r, g0 + g, acc + 32 * r);
+      }
     }
   }
 }

@@ -3,6 +3,7 @@
 // the others with avx512.
 #pragma once
 
+#include "base/mutants.h"
 #include "kernels/ops.h"
 
 namespace quire::cpu {

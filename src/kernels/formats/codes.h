@@ -26,7 +26,7 @@ inline void copy_u16(uint8_t* to, const uint8_t* from) { std::memcpy(to, from, 2
 // q [32]: codes in increasing k, each below 2^bits.
 template <int bits>
 void store_codes(uint8_t* record, int column, const uint8_t* q) {
-  const int step = mutant("pack_steps_reversed") ? 28 : 0;  // XOR on 4 s: s -> 7 - s
+  const int step = mutant("kernels_pack_steps_reversed") ? 28 : 0;  // XOR on 4 s: s -> 7 - s
   uint32_t w[8];
   for (int s = 0; s < 8; ++s) w[s] = load_u32(q + ((4 * s) ^ step));
   uint8_t* at = record + 4 * column;

@@ -31,7 +31,7 @@ void put(DType type, unsigned char* kv, int64_t index, float x, int64_t* overflo
   }
   constexpr float kLargestF16 = 65504;
   if (type == DType::kF16 && std::fabs(x) > kLargestF16) {
-    if (!mutant("kv_overflow_uncounted")) ++*overflows;
+    if (!mutant("kernels_kv_overflow_uncounted")) ++*overflows;
     x = std::copysign(kLargestF16, x);
   }
   const uint16_t half = type == DType::kF16 ? f32_to_f16(x) : f32_to_bf16(x);
@@ -59,7 +59,7 @@ void attend(const AttentionArgs& a,
   const KvLayout& l = a.layout;
   const int32_t kv_head = head / (a.num_heads / l.num_kv_heads);
   int32_t first = a.window > 0 ? std::max(0, position - a.window + 1) : 0;
-  if (mutant("attention_window") && a.window > 0) first = std::max(0, first - 1);
+  if (mutant("kernels_attention_window") && a.window > 0) first = std::max(0, first - 1);
   const int32_t* table = a.block_tables + int64_t{seq} * a.block_table_stride;
   auto slot = [&](int32_t p) {
     return int64_t{table[p / l.block_size]} * l.block_size + p % l.block_size;
@@ -67,7 +67,7 @@ void attend(const AttentionArgs& a,
   std::vector<double> weights;
   double largest = -std::numeric_limits<double>::infinity();
   const int32_t end =
-      mutant("attention_not_causal") ? std::min(position + 2, a.kv_len[seq]) : position + 1;
+      mutant("kernels_attention_not_causal") ? std::min(position + 2, a.kv_len[seq]) : position + 1;
   for (int32_t p = first; p < end; ++p) {
     double score = 0;
     for (int32_t d = 0; d < l.head_dim; ++d) {

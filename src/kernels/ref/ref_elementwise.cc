@@ -22,7 +22,7 @@ void silu_and_mul(const ExecContext&, const SiluAndMulArgs& a) {
     const float* gate = a.gate_up.data + t * a.gate_up.stride;
     const float* up = gate + a.y.cols;
     for (int64_t i = 0; i < a.y.cols; ++i) {
-      const double g = mutant("silu_sign") ? -gate[i] : gate[i];
+      const double g = mutant("kernels_silu_sign") ? -gate[i] : gate[i];
       a.y.data[t * a.y.stride + i] = static_cast<float>(g / (1 + std::exp(-g)) * up[i]);
     }
   }
@@ -45,7 +45,7 @@ void rope(const ExecContext&, const RopeArgs& a) {
     for (int32_t h = 0; h < a.heads; ++h) {
       float* x = a.x.data + t * a.x.stride + int64_t{h} * a.head_dim;
       for (int32_t i = 0; i < half; ++i) {
-        const int32_t j = half + (mutant("rope_pairs") ? half - 1 - i : i);
+        const int32_t j = half + (mutant("kernels_rope_pairs") ? half - 1 - i : i);
         const double x0 = x[i];
         const double x1 = x[j];
         x[i] = static_cast<float>(x0 * cosine[i] - x1 * sine[i]);
@@ -73,7 +73,7 @@ void top_k(const ExecContext&, const TopKArgs& a) {
     std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&x](int32_t i, int32_t j) {
       if (x[i] != x[j]) return x[i] > x[j];
-      return mutant("top_k_ties") ? i > j : i < j;
+      return mutant("kernels_top_k_ties") ? i > j : i < j;
     });
     for (int32_t i = 0; i < a.k; ++i) {
       a.ids[t * a.k + i] = order[i];

@@ -35,7 +35,7 @@ void quantize_span(const float* x, int64_t n, const Scale& scale, int16_t* codes
   for (int64_t i = 0; i < n; ++i) {
     const bool skip = scale.inverse == 0.0f;
     codes[i] = skip ? 0 : static_cast<int16_t>(std::nearbyint(x[i] * scale.inverse));
-    if (mutant("ref_quantize_truncates") && !skip) {
+    if (mutant("kernels_ref_quantize_truncates") && !skip) {
       codes[i] = static_cast<int16_t>(x[i] * scale.inverse);
     }
   }
@@ -92,7 +92,8 @@ void linear(const ExecContext&, const LinearArgs& args) {
         dequantize_row(w, n, weights.data());
         double sum = 0;
         for (int64_t k = 0; k < w.k; ++k) sum += x[k] * weights[k];
-        if (args.bias != nullptr && !mutant("ref_linear_forgets_bias")) sum += args.bias[column];
+        if (args.bias != nullptr && !mutant("kernels_ref_linear_forgets_bias"))
+          sum += args.bias[column];
         float* y = args.y.data + t * args.y.stride + column;
         *y = static_cast<float>(args.add_to_y ? *y + sum : sum);
       }

@@ -9,7 +9,7 @@ namespace {
 void rms_norm_row(const float* x, const float* weight, float eps, int64_t n, float* y) {
   double squares = 0;
   for (int64_t i = 0; i < n; ++i) squares += double{x[i]} * x[i];
-  if (mutant("norm_without_eps")) eps = 0;
+  if (mutant("kernels_norm_without_eps")) eps = 0;
   const double scale = 1 / std::sqrt(squares / static_cast<double>(n) + eps);
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i] * scale * weight[i]);
 }
