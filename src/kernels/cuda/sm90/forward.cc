@@ -57,7 +57,7 @@ int map_keys(CUtensorMap* map,
              const char* name,
              QuireAttentionError* error) {
   TensorMapSpec spec = {4, base, {}, {}, {64, static_cast<uint32_t>(params.box_rows), 1, 1}};
-  spec.promote_256 = args.block_table == nullptr && !split;
+  spec.promote_256 = !split;
   int64_t size = args.max_seqlen_k, z = args.batch;
   if (args.block_table != nullptr) {
     size = args.block_size;

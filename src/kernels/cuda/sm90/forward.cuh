@@ -42,6 +42,9 @@ struct ForwardTraits {
   static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
   static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
+  // Blocks of a paged cache are looked up one tile ahead, so that a free stage never waits for the
+  // table; three consumers leave the producer too few registers for it.
+  static constexpr bool kLookAhead = kConsumers < 3;
   // Q as A operands in registers, where there are enough: a third less to read from shared memory.
   static constexpr bool kQRegisters = kD == 128 && kConsumers == 2;
   static constexpr int kCtas = kCtas_;  // resident on one SM
@@ -253,8 +256,7 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
   }
 }
 
-// One warp streams K, another V: the same code over its own tensor map, ring and barriers. Decode
-// looks blocks up one tile ahead, so that a free stage never waits for the table.
+// One warp streams K, another V: the same code over its own tensor map, ring and barriers.
 template <typename Traits>
 __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
                                              const ForwardParams& p,
@@ -271,10 +273,10 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
     const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
     int n = range.max - 1;
     if (n < range.min) return;
-    int block = Traits::kSplit ? look_up_block<Traits>(p, tile, n * Traits::kN) : 0;
+    int block = Traits::kLookAhead ? look_up_block<Traits>(p, tile, n * Traits::kN) : 0;
     for (; n >= range.min; --n) {
       int current = block;
-      if constexpr (Traits::kSplit) {
+      if constexpr (Traits::kLookAhead) {
         if (n > range.min) block = look_up_block<Traits>(p, tile, (n - 1) * Traits::kN);
       } else {
         current = look_up_block<Traits>(p, tile, n * Traits::kN);

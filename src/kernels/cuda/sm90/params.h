@@ -12,12 +12,12 @@ namespace quire::cuda::sm90 {
 #define QUIRE_MUTANT 0
 #endif
 enum Mutant {
-  kKeepTail = 1,          // rows of V after the end of a sequence not zeroed
-  kDropStoreFence = 2,    // O in shared memory not fenced before the copy engine reads it
-  kWrongParity = 3,       // V's barrier awaited in the wrong phase
-  kMaskOffByOne = 4,      // one key too many is visible
-  kSkipRescale = 5,       // O keeps the scale of an older maximum
-  kDropPartialFence = 6,  // partial results not fenced before their arrival is counted
+  kKeepTail = 1,        // rows of V after the end of a sequence not zeroed
+  kDropStoreFence = 2,  // O in shared memory not fenced before the copy engine reads it
+  kWrongParity = 3,     // V's barrier awaited in the wrong phase
+  kMaskOffByOne = 4,    // one key too many is visible
+  kSkipRescale = 5,     // O keeps the scale of an older maximum
+  kCombineEarly = 6,    // the last chunk but one combines
   kNumMutants = 6
 };
 template <Mutant kMutant>

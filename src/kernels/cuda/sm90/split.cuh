@@ -92,11 +92,11 @@ __device__ __forceinline__ void combine_if_last(const ForwardParams& p,
                                                 const Tile& tile,
                                                 int* last) {
   constexpr int kBarrier = 7;
-  if (!kIsMutant<kDropPartialFence>) __threadfence();
+  __threadfence();
   named_barrier_sync(kBarrier, 128);
   if (threadIdx.x % 128 == 0) {
     const int before = atomicAdd(p.arrivals + tile.number, 1);
-    *last = before == tile.num_splits - 1;
+    *last = before == tile.num_splits - 1 - kIsMutant<kCombineEarly>;
     if (*last) p.arrivals[tile.number] = 0;
     __threadfence();
   }

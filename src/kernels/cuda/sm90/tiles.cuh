@@ -155,8 +155,8 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   int best = longest;
   float best_time = CUDART_INF_F;
 #pragma unroll 1
-  for (int step = 0; step < 16; ++step) {
-    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 1 2 3 4 6 8 12 16 24 ...
+  for (int step = 1; step < 16; ++step) {
+    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 2 3 4 6 8 12 16 24 ...
     const int chunk = (longest + cuts - 1) / cuts;
     int items = first_tiles * max(1, (first.blocks + chunk - 1) / chunk);
 #pragma unroll 1
@@ -165,9 +165,11 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
       items += tiles_of(s) * max(1, (s.blocks + chunk - 1) / chunk);
     }
     items = __reduce_add_sync(0xffffffffu, items);
-    if (items > 4 * p.slots + tiles) break;  // the workspace holds no more
+    if (items > 4 * p.slots + tiles) break;                  // the workspace holds no more
+    const float least = share + overhead * items / p.slots;  // no more chunks can be faster
+    if (least >= best_time) break;
     const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
-    const float time = fminf(waves, share + overhead * items / p.slots + chunk);
+    const float time = fminf(waves, least + chunk);
     if (time < best_time) {
       best_time = time;
       best = chunk;
