@@ -2,7 +2,7 @@
 """Attention on one GPU: ours beside torch's FlashAttention-2, cuDNN and FlashAttention-3, in one process, interleaved.
 
 usage: QUIRE_CUDA_LIBRARY=... PYTHONPATH=python bench/gpu/attention.py [--fa3 DIR] [--only GROUP,...] [--json FILE]
-           [--rounds 20] [--quick]
+           [--plot FILE]            [--rounds 20] [--quick]
 
 Each cell: every contender once per round, `rounds` rounds (at least 20), L2 flushed before every run, median of device events.
 Inputs are random normal bf16. Causal FLOPs count visible pairs only (half). Limits are measured in the same run: a cuBLAS bf16
@@ -157,6 +157,8 @@ class Bench:
             cu = torch.arange(b + 1, dtype=torch.int32, device=DEVICE) * n
             functions = {"quire": qa.Call(q, k, v, causal=True, cu_q=cu, max_q=n, max_k=s, block_table=table,
                                           seqused_k=used).run}
+            functions["quire_invariant"] = qa.Call(q, k, v, causal=True, cu_q=cu, max_q=n, max_k=s, block_table=table,
+                                                   seqused_k=used, batch_invariant=True).run
             if self.fa3:
                 functions["fa3"] = lambda: self.fa3.paged(q.view(b, n, h, d), k, v, table, used)
             pairs = n * s - n * (n - 1) / 2
@@ -170,6 +172,8 @@ class Bench:
             cu = torch.arange(b + 1, dtype=torch.int32, device=DEVICE) * tokens
             functions = {"quire": qa.Call(q, k, v, causal=True, cu_q=cu, max_q=tokens, max_k=s, block_table=table,
                                           seqused_k=used).run}
+            functions["quire_invariant"] = qa.Call(q, k, v, causal=True, cu_q=cu, max_q=tokens, max_k=s,
+                                                   block_table=table, seqused_k=used, batch_invariant=True).run
             if self.fa3:
                 functions["fa3"] = lambda: self.fa3.paged(q.view(b, tokens, h, d), k, v, table, used)
             self.cell(f"decode q{tokens}", f"B{b} S{s} block {block}", functions, b * s * kv * d * 4, "GB/s")
@@ -222,7 +226,9 @@ class Bench:
             self.cell(f"sm80 bwd d{d}", f"{mode} S {s}", functions, 2.5 * flops)
 
     def memory(self, lengths=(1024, 2048, 4096, 8192)):
-        """Peak extra bytes of forward + backward per length: ours grows linearly, standard attention quadratically."""
+        """Peak extra bytes of forward + backward per length, and the exponent of the length in a least-squares fit: ours
+        grows linearly, standard attention quadratically."""
+        peaks = {}
         for s in lengths:
             row = {}
             for name in ("quire", "standard"):
@@ -231,16 +237,85 @@ class Bench:
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated()
-                if name == "quire":
-                    out = qa.attention(q, k, v, kernel="sm80_forward")
-                else:
-                    qh, kh, vh = (x.transpose(1, 2) for x in (q, k, v))
-                    out = (torch.softmax(qh @ kh.transpose(2, 3) / 8, -1) @ vh).transpose(1, 2)
+                out = qa.attention(q, k, v, kernel="sm80_forward" if name == "quire" else "standard")
                 out.backward(g)
                 row[name] = torch.cuda.max_memory_allocated() - before
+                peaks.setdefault(name, []).append(row[name])
                 del out, q, k, v
             self.rows.append(dict(group="memory", label=f"S {s}", unit="bytes", bytes=row))
             print(f"memory fwd+bwd B1 H16 d64 S {s}: " + "  ".join(f"{n} {x / 2**20:.1f} MiB" for n, x in row.items()))
+
+        for name, bytes_ in peaks.items():
+            exponent = slope([math.log(s) for s in lengths], [math.log(x) for x in bytes_])
+            self.rows.append(dict(group="memory fit", label=name, unit="exponent", exponent=exponent))
+            print(f"memory fwd+bwd {name}: grows with S^{exponent:.2f}", flush=True)
+
+    def traffic(self, s=8192, b=2, h=16, d=64):
+        """Bytes that reach the SMs from L2 and device memory in the forward pass, from the plan: each of the N/Br query
+        tiles reads Q once and all of K and V, so 2 bytes x (2 N d + 2 N d N/Br) a head, the papers' O(N^2 d^2 / M) with
+        Br ~ M/d; standard attention moves Q, K, V, O and three times the N x N matrix (S out, S in, P out, P in). Time of
+        each Br x Bc beside it."""
+        q, k, v = (normal(b, s, h, d) for _ in range(3))
+        functions, moved = {}, {}
+        names = [("64x32", 64), ("64x64", 64), ("64x128", 64), ("128x32", 128), ("128x128", 128)]
+        for name, rows in names:
+            functions["quire_" + name] = qa.Call(q, k, v, kernel="sm80_forward_" + name).run
+            moved["quire_" + name] = b * h * 2 * (2 * s * d + 2 * s * d * -(-s // rows))
+        functions["quire_128x64"] = qa.Call(q, k, v, kernel="sm80_forward").run
+        moved["quire_128x64"] = moved["quire_128x32"]
+        functions["standard"] = qa.Call(q, k, v, kernel="standard").run
+        tiles = -(-s // 64)  # both products of the baseline work in 64 x 64 tiles
+        moved["standard"] = b * h * 2 * (4 * s * s + 2 * s * d * tiles + s * d + s * s // 64 * d)
+        self.cell("traffic", f"Br x Bc, B{b} S{s} H{h} d{d}", functions, 4 * b * h * s * s * d)
+        self.rows[-1]["bytes"] = moved
+        print("  GB moved, from the plan: " + "  ".join(f"{n} {x / 1e9:.2f}" for n, x in moved.items()), flush=True)
+
+    def rope(self):
+        """The fused norm, rotation and cache write (32/8 heads of 128) beside the same steps in torch."""
+        h, kv, d, block = 32, 8, 128, 16
+        for tokens in (64, 8192, 65536):
+            qkv = normal(tokens, h + 2 * kv, d)
+            q, k, v = qkv.split([h, kv, kv], 1)
+            out = torch.empty(tokens, h, d, device=DEVICE, dtype=torch.bfloat16)
+            caches = [normal(tokens // block, block, kv, d) for _ in range(2)]
+            slots = torch.randperm(tokens, device=DEVICE)
+            positions = torch.randint(0, 8192, (tokens,), device=DEVICE, dtype=torch.int32)
+            angles = qa.rope_angles(8192, d)
+            weights = [normal(d), normal(d)]
+
+            def torch_rope(x, weight):
+                x = F.rms_norm(x.float(), (d,), weight.float(), 1e-6)
+                cos, sin = angles[positions.long()].view(-1, 1, 2, d // 2).unbind(2)
+                a, b = x.chunk(2, -1)
+                return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).bfloat16()
+
+            def in_torch():
+                torch_rope(q, weights[0])
+                caches[0].view(-1, kv, d)[slots] = torch_rope(k, weights[1])
+                caches[1].view(-1, kv, d)[slots] = v
+
+            def ours():
+                qa.rope_write(q, k, v, positions, angles, slots, *caches, q_out=out, q_norm=weights[0],
+                              k_norm=weights[1])
+
+            self.cell("rope write", f"{tokens} tokens", {"quire": ours, "torch": in_torch},
+                      tokens * (h + 2 * kv) * d * 2 * 2, "GB/s")
+
+    def plot(self, path):
+        """All cells with peers as bars relative to the best peer."""
+        import matplotlib
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+        rows = [r for r in self.rows if r.get("ratio") and "quire" in r["ratio"]]
+        labels = [f"{r['group']} {r['label']}" for r in rows]
+        figure, axis = plt.subplots(figsize=(9, 0.22 * len(rows) + 1))
+        axis.barh(range(len(rows)), [r["ratio"]["quire"] for r in rows], color="#3b6ea5")
+        axis.axvline(1.0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(rows)), labels, fontsize=6)
+        axis.invert_yaxis()
+        axis.set_xlabel("speed relative to the best peer in the same run")
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
 
     def training_step(self):
         """12 layers of attention, 12 heads of 64, S 1024, B 16 (GPT-2 small), forward + backward."""
@@ -272,7 +347,13 @@ class Bench:
         self.cell("training step", "GPT-2 small attention", functions, layers * 3.5 * 2 * b * h * s * s * d)
 
 
-ALL = "limits,d128,d64,d256,ablation,varlen,chunk,decode,graph,spec,sm80,memory,training"
+def slope(x, y):
+    """Of the least-squares line."""
+    mean_x, mean_y = statistics.mean(x), statistics.mean(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x)**2 for a in x)
+
+
+ALL = "limits,d128,d64,d256,ablation,varlen,chunk,decode,graph,spec,sm80,memory,traffic,rope,training"
 
 
 def main():
@@ -280,6 +361,7 @@ def main():
     parser.add_argument("--fa3")
     parser.add_argument("--only", default=ALL)
     parser.add_argument("--json")
+    parser.add_argument("--plot", help="write bars relative to the best peer to this PNG")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="three lengths instead of six")
     options = parser.parse_args()
@@ -314,12 +396,18 @@ def main():
                     bench.sm80(64, causal, [16384], backward=True)
             elif group == "memory":
                 bench.memory()
+            elif group == "traffic":
+                bench.traffic()
+            elif group == "rope":
+                bench.rope()
             elif group == "training":
                 bench.training_step()
             else:
                 print(f"unknown group {group}; known: {ALL}")
         except Exception as error:
             print(f"group {group} stopped: {type(error).__name__}: {error}", flush=True)
+    if options.plot:
+        bench.plot(options.plot)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(dict(device=torch.cuda.get_device_name(), torch=torch.__version__, rows=bench.rows), file, indent=1)

@@ -62,6 +62,7 @@ def load(path=None):
     lib.quire_attention_kernel.restype = ctypes.POINTER(Kernel)
     lib.quire_attention_select.restype = ctypes.POINTER(Kernel)
     lib.quire_attention_backward_workspace_bytes.restype = _I64
+    lib.quire_attention_standard_backward_workspace_bytes.restype = _I64
     if lib.quire_attention_version() != 1:
         raise ImportError(f"library has interface version {lib.quire_attention_version()}, this module 1")
     return lib
@@ -168,19 +169,23 @@ class Call:
             self._raise(code)
         return self.out, self.lse
 
-    def backward(self, d_out, deterministic=False):
-        """Gradients after run(); d_out has the layout of the output."""
+    def backward(self, d_out, deterministic=False, standard=False):
+        """Gradients after run(); d_out has the layout of the output. standard: by the papers' baseline."""
         q, k, v = self._keep[:3]
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         if d_out.stride() != self.out.stride():
             d_out = torch.empty_like(self.out).copy_(d_out)
         grad = Grad(d_out.data_ptr(), dq.data_ptr(), dk.data_ptr(), dv.data_ptr(), int(deterministic))
         a = self.args
-        size = load().quire_attention_backward_workspace_bytes(ctypes.byref(a), ctypes.byref(grad))
+        if standard:
+            size = load().quire_attention_standard_backward_workspace_bytes(ctypes.byref(a))
+        else:
+            size = load().quire_attention_backward_workspace_bytes(ctypes.byref(a), ctypes.byref(grad))
         workspace = torch.empty(size, dtype=torch.uint8, device=q.device)
         a.workspace, a.workspace_bytes = workspace.data_ptr(), size
         a.stream = torch.cuda.current_stream().cuda_stream
-        code = load().quire_attention_backward(ctypes.byref(a), ctypes.byref(grad), ctypes.byref(self._error))
+        backward = load().quire_attention_standard_backward if standard else load().quire_attention_backward
+        code = backward(ctypes.byref(a), ctypes.byref(grad), ctypes.byref(self._error))
         if code:
             self._raise(code)
         return dq, dk, dv
@@ -200,9 +205,62 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        return *ctx.call.backward(d_out, ctx.deterministic), None, None
+        standard = ctx.call.name == "standard"
+        return *ctx.call.backward(d_out, ctx.deterministic, standard), None, None
 
 
 def attention(q, k, v, deterministic=False, **options):
-    """Differentiable attention: dense or varlen, causal or windowed, GQA."""
+    """Differentiable attention: dense or varlen, causal or windowed, GQA. kernel="standard" takes the papers' baseline
+    both ways."""
     return _Attention.apply(q, k, v, deterministic, options)
+
+
+class RopeWriteArgs(ctypes.Structure):
+    """QuireRopeWriteArgs, field by field."""
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32), ("dtype", _I32),
+        ("num_tokens", _I32), ("num_heads", _I32), ("num_kv_heads", _I32), ("head_dim", _I32),
+        ("rotary_dim", _I32), ("interleaved", _I32),
+        ("q", _P), ("k", _P), ("v", _P), ("q_out", _P),
+        ("q_stride_token", _I64), ("q_stride_head", _I64), ("k_stride_token", _I64), ("k_stride_head", _I64),
+        ("v_stride_token", _I64), ("v_stride_head", _I64),
+        ("q_out_stride_token", _I64), ("q_out_stride_head", _I64),
+        ("positions", _P), ("angles", _P), ("q_norm", _P), ("k_norm", _P), ("eps", _F), ("block_size", _I32),
+        ("slots", _P), ("k_cache", _P), ("v_cache", _P),
+        ("cache_stride_block", _I64), ("cache_stride_token", _I64), ("cache_stride_head", _I64), ("stream", _P),
+    ]
+
+
+def rope_angles(positions, rotary_dim, base=10000.0, device="cuda"):
+    """[positions, rotary_dim] float32: cosines of all pairs, then sines."""
+    frequency = base ** (-torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
+    angle = torch.arange(positions, dtype=torch.float64)[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], 1).float().to(device)
+
+
+def rope_write(q, k, v, positions, angles, slots, k_cache, v_cache, *, q_out=None, interleaved=False, q_norm=None,
+               k_norm=None, eps=1e-6):
+    """Norm (optional), rotation, and K and V into the paged cache [blocks, block_size, kv heads, head_dim]. q, k, v:
+    [tokens, heads, head_dim]; positions int32, slots int64 (negative: not written). Returns the rotated q."""
+    q_out = torch.empty_like(q) if q_out is None else q_out
+    a = RopeWriteArgs(struct_size=ctypes.sizeof(RopeWriteArgs))
+    a.dtype = {torch.float16: 0, torch.bfloat16: 1}[q.dtype]
+    a.num_tokens, a.num_heads, a.head_dim = q.shape
+    a.num_kv_heads, a.rotary_dim, a.interleaved = k.shape[1], angles.shape[1], int(interleaved)
+    for name, tensor in (("q", q), ("k", k), ("v", v), ("q_out", q_out)):
+        setattr(a, name, tensor.data_ptr())
+        setattr(a, f"{name}_stride_token", tensor.stride(0))
+        setattr(a, f"{name}_stride_head", tensor.stride(1))
+    if k_cache.stride() != v_cache.stride():
+        raise ValueError(f"k_cache and v_cache have strides {k_cache.stride()} and {v_cache.stride()}")
+    a.positions, a.angles, a.slots = positions.data_ptr(), angles.data_ptr(), slots.data_ptr()
+    a.q_norm, a.k_norm, a.eps = _pointer(q_norm), _pointer(k_norm), eps
+    a.block_size = k_cache.shape[1]
+    a.k_cache, a.v_cache = k_cache.data_ptr(), v_cache.data_ptr()
+    a.cache_stride_block, a.cache_stride_token, a.cache_stride_head = k_cache.stride()[:3]
+    a.stream = torch.cuda.current_stream().cuda_stream
+    error = Error()
+    code = load().quire_rope_write(ctypes.byref(a), ctypes.byref(error))
+    if code:
+        raise (Unsupported if code == 1 else AttentionError)(error.message.decode())
+    return q_out

@@ -48,6 +48,39 @@ TEST(AttentionSelectTest, MoreRowsThanOneTileDoNotSplit) {
   EXPECT_EQ(selected(dense(17, 8192)), "sm90_forward");  // 68 rows
 }
 
+TEST(AttentionSelectTest, TheBatchInvariantPlanTakesOneKernelAtEveryLength) {
+  for (int length : {1, 16, 17, 2048}) {
+    QuireAttentionArgs args = dense(length, 8192);
+    args.batch_invariant = 1;
+    EXPECT_EQ(selected(args), "sm90_split") << length;
+  }
+}
+
+TEST(AttentionSelectTest, SweepsAndAblationsAreNeverChosen) {
+  for (int head_dim : {64, 128}) {
+    for (int arch : {80, 90}) {
+      QuireAttentionArgs args = dense(1024, 1024, 8, 8, head_dim);
+      args.arch = arch;
+      EXPECT_EQ(selected(args), arch == 90 ? "sm90_forward" : "sm80_forward");
+    }
+  }
+}
+
+TEST(RopeWriteTest, RefusalNamesTheValueAndTheLimit) {
+  QuireRopeWriteArgs args = {};
+  args.struct_size = sizeof(args);
+  args.dtype = QUIRE_BFLOAT16;
+  args.num_tokens = args.num_heads = args.num_kv_heads = 1;
+  args.head_dim = 128;
+  args.rotary_dim = 24;
+  args.block_size = 16;
+  QuireAttentionError error = {};
+  EXPECT_EQ(quire_rope_write(&args, &error), QUIRE_UNSUPPORTED);
+  EXPECT_NE(std::string(error.message).find("up to head_dim 128, got 24"), std::string::npos);
+  args.struct_size = 8;
+  EXPECT_EQ(quire_rope_write(&args, &error), QUIRE_INVALID);
+}
+
 TEST(AttentionSelectTest, AmpereTakesTheAmpereKernel) {
   QuireAttentionArgs args = dense(1024, 1024);
   args.arch = 80;

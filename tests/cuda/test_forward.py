@@ -247,6 +247,23 @@ def test_results_do_not_depend_on_the_batch():
         assert torch.equal(out[0], together[b]), b
 
 
+def test_invariant_prefill_and_decode_agree_in_every_bit():
+    lens_q, lens_k = [300, 1, 65, 1], [1400, 3000, 65, 513]
+    problem = Problem(lens_q, lens_k, 32, 8, window=(-1, 0), layout="paged")
+    together = qa.Call(problem.q, problem.k, problem.v, batch_invariant=True, **problem.options)
+    assert together.name == "sm90_split"
+    together.run()
+    problem.options["batch_invariant"] = True
+    problem.check("sm90_split")
+    one = torch.tensor([0, 1], dtype=torch.int32, device="cuda")
+    for b, i in [(0, 0), (0, 17), (0, 200), (0, 299), (1, 0), (2, 0), (2, 63), (3, 0)]:
+        row = sum(lens_q[:b]) + i
+        options = dict(problem.options, max_q=1, cu_q=one, block_table=problem.options["block_table"][b:b + 1],
+                       seqused_k=torch.tensor([lens_k[b] - lens_q[b] + i + 1], dtype=torch.int32, device="cuda"))
+        out, _ = qa.forward(problem.q[row:row + 1], problem.k, problem.v, **options)
+        assert torch.equal(out[0], together.out[row]), (b, i)
+
+
 def test_graph_replays_with_other_lengths():
     longest = 4096
     problem = Problem([1] * 4, [longest] * 4, 32, 8, window=(-1, 0), layout="paged")
@@ -322,6 +339,9 @@ def test_ablations_match():
         if name.startswith("sm90_forward_no"):
             for window in [(-1, -1), (-1, 0)]:
                 Problem([1000] * 2, [1100] * 2, window=window).check(name)
+        if name.startswith("sm80_forward_"):
+            for window in [(-1, -1), (-1, 0)]:
+                Problem([300] * 2, [411] * 2, d=64, window=window).check(name)
 
 
 def test_long_context():

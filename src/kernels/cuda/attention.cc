@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "kernels/cuda/cache/rope_write.h"
 #include "kernels/cuda/host.h"
 #include "kernels/cuda/sm80/backward.h"
 #include "kernels/cuda/sm80/forward.h"
@@ -36,9 +37,11 @@ int sm90_run_stage(const QuireAttentionArgs* args, const char* stage, QuireAtten
 }
 double sm90_cost(const QuireAttentionArgs* args) { return forward_flops(args) / 600e12; }
 // Split keys pay while one tile holds all queries of a sequence: the keys are then read once either
-// way. The choice depends on nothing but the lengths' bound, so that it is the same in every batch.
+// way. The batch-invariant plan takes this kernel at every length: its chunks begin at multiples of
+// 512 keys whatever the batch, so that prefill and decode of a token agree in every bit.
 double split_cost(const QuireAttentionArgs* args) {
-  return sm90::packed_rows(*args) <= 64 ? forward_flops(args) / 10e15 : HUGE_VAL;
+  return args->batch_invariant != 0 || sm90::packed_rows(*args) <= 64 ? forward_flops(args) / 10e15
+                                                                      : HUGE_VAL;
 }
 // Ablations are listed to be tested and measured by name, never to be chosen.
 double never(const QuireAttentionArgs*) { return HUGE_VAL; }
@@ -67,13 +70,23 @@ int sm90_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
 // ---- sm80
 // ---------------------------------------------------------------------------------------------------------
 
+// Br x Bc of the sweep (d64): the papers' question how tile sizes decide traffic and time.
+template <int kTiles>
+constexpr const char* kTilesName = kTiles == 1   ? "64x32"
+                                   : kTiles == 2 ? "64x64"
+                                   : kTiles == 3 ? "64x128"
+                                   : kTiles == 4 ? "128x32"
+                                   : kTiles == 5 ? "128x128"
+                                                 : "";
+template <int kTiles>
 int sm80_supports(const QuireAttentionArgs* args, const char** reason) {
-  return sm80::find_forward(*args, reason) != nullptr;
+  return sm80::find_forward(*args, kTilesName<kTiles>, reason) != nullptr;
 }
 double sm80_cost(const QuireAttentionArgs* args) { return forward_flops(args) / 320e12; }
+template <int kTiles>
 int sm80_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
   const char* reason;
-  const sm80::ForwardKernel* kernel = sm80::find_forward(*args, &reason);
+  const sm80::ForwardKernel* kernel = sm80::find_forward(*args, kTilesName<kTiles>, &reason);
   if (kernel == nullptr) return fail(error, QUIRE_UNSUPPORTED, "%s", reason);
   return sm80::run_forward(*args, *kernel, error);
 }
@@ -102,6 +115,7 @@ int reference_run(const QuireAttentionArgs* args, QuireAttentionError* error) {
 }
 
 constexpr char kFlash3[] = "FlashAttention-3, arXiv 2407.08608";
+constexpr char kFlash2[] = "FlashAttention-2, arXiv 2307.08691";
 constexpr QuireAttentionKernel kKernels[] = {
     {"sm90_forward", kFlash3, sm90_supports<0>, sm90_cost, sm90_workspace<0>, sm90_run<0>},
     {"sm90_forward_no_ping_pong", kFlash3, sm90_supports<1>, never, sm90_workspace<1>, sm90_run<1>},
@@ -118,12 +132,12 @@ constexpr QuireAttentionKernel kKernels[] = {
      split_cost,
      sm90_workspace<4>,
      sm90_run<4>},
-    {"sm80_forward",
-     "FlashAttention-2, arXiv 2307.08691",
-     sm80_supports,
-     sm80_cost,
-     no_workspace,
-     sm80_run},
+    {"sm80_forward", kFlash2, sm80_supports<0>, sm80_cost, no_workspace, sm80_run<0>},
+    {"sm80_forward_64x32", kFlash2, sm80_supports<1>, never, no_workspace, sm80_run<1>},
+    {"sm80_forward_64x64", kFlash2, sm80_supports<2>, never, no_workspace, sm80_run<2>},
+    {"sm80_forward_64x128", kFlash2, sm80_supports<3>, never, no_workspace, sm80_run<3>},
+    {"sm80_forward_128x32", kFlash2, sm80_supports<4>, never, no_workspace, sm80_run<4>},
+    {"sm80_forward_128x128", kFlash2, sm80_supports<5>, never, no_workspace, sm80_run<5>},
     {"standard",
      "standard attention, arXiv 2205.14135 algorithm 0",
      standard_supports,
@@ -238,6 +252,25 @@ QUIRE_EXPORT int quire_attention_backward(const QuireAttentionArgs* args,
   const sm80::BackwardKernel* kernel = sm80::find_backward(*args, &reason);
   if (kernel == nullptr) return fail(error, QUIRE_UNSUPPORTED, "%s", reason);
   return sm80::run_backward(*args, *grad, *kernel, error);
+}
+
+QUIRE_EXPORT int64_t
+quire_attention_standard_backward_workspace_bytes(const QuireAttentionArgs* args) {
+  return standard_backward_workspace_bytes(*args);
+}
+QUIRE_EXPORT int quire_attention_standard_backward(const QuireAttentionArgs* args,
+                                                   const QuireAttentionGrad* grad,
+                                                   QuireAttentionError* error) {
+  const int code = validate(args, error);
+  if (code != QUIRE_OK) return code;
+  const char* reason = standard_unsupported(*args);
+  if (reason != nullptr) return fail(error, QUIRE_UNSUPPORTED, "standard backward: %s", reason);
+  return run_standard_backward(*args, *grad, error);
+}
+
+QUIRE_EXPORT int quire_rope_write(const QuireRopeWriteArgs* args, QuireAttentionError* error) {
+  const int code = validate_rope_write(*args, error);
+  return code != QUIRE_OK ? code : run_rope_write(*args, error);
 }
 
 }  // namespace quire::cuda

@@ -77,19 +77,19 @@ int encode_tensor_map(CUtensorMap* map,
     // bytes.
     if (i > 0) strides[i - 1] = sizes[i] == 1 ? 16 : static_cast<cuuint64_t>(spec.strides[i]) * 2;
   }
-  const CUresult result =
-      reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(map,
-                                                                 CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                                                                 spec.rank,
-                                                                 const_cast<void*>(spec.base),
-                                                                 sizes,
-                                                                 strides,
-                                                                 box,
-                                                                 unit,
-                                                                 CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                                                 CU_TENSOR_MAP_SWIZZLE_128B,
-                                                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
+      map,
+      CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+      spec.rank,
+      const_cast<void*>(spec.base),
+      sizes,
+      strides,
+      box,
+      unit,
+      CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B,
+      spec.promote_256 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return fail(error,
                 QUIRE_INVALID,

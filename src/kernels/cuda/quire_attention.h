@@ -120,6 +120,39 @@ int quire_attention_backward(const QuireAttentionArgs* args,
                              const QuireAttentionGrad* grad,
                              QuireAttentionError* error);
 
+/* The baseline of the papers: gradients with S, P, dP and dS as whole matrices in memory, dense
+ * only. The workspace need not be zero. */
+int64_t quire_attention_standard_backward_workspace_bytes(const QuireAttentionArgs* args);
+int quire_attention_standard_backward(const QuireAttentionArgs* args,
+                                      const QuireAttentionGrad* grad,
+                                      QuireAttentionError* error);
+
+/* What happens to q, k and v between their projection and attention: RMS norm over every query and
+ * key head (when q_norm and k_norm are given), rotary position embedding of the first rotary_dim
+ * values, and the write of K and V into the paged cache. q, k, v: [num_tokens, heads, head_dim]. */
+typedef struct QuireRopeWriteArgs {
+  uint32_t struct_size; /* sizeof(QuireRopeWriteArgs), checked */
+  int32_t dtype;
+  int32_t num_tokens, num_heads, num_kv_heads, head_dim;
+  int32_t rotary_dim;  /* multiple of 16 up to head_dim; 0: no rotation */
+  int32_t interleaved; /* 1: pairs are (2i, 2i+1); 0: (i, i + rotary_dim / 2) */
+  const void *q, *k, *v;
+  void* q_out; /* may be q */
+  int64_t q_stride_token, q_stride_head, k_stride_token, k_stride_head;
+  int64_t v_stride_token, v_stride_head, q_out_stride_token, q_out_stride_head;
+  const int32_t* positions;    /* [num_tokens] */
+  const float* angles;         /* [positions, rotary_dim]: rotary_dim/2 cosines, then the sines */
+  const void *q_norm, *k_norm; /* [head_dim] each, or both null */
+  float eps;
+  int32_t block_size;
+  const int64_t* slots; /* [num_tokens]: block * block_size + row; negative: not written */
+  void *k_cache, *v_cache;
+  int64_t cache_stride_block, cache_stride_token, cache_stride_head;
+  void* stream;
+} QuireRopeWriteArgs;
+
+int quire_rope_write(const QuireRopeWriteArgs* args, QuireAttentionError* error);
+
 #ifdef __cplusplus
 }
 #endif

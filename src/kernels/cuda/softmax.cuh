@@ -29,13 +29,21 @@ __device__ __forceinline__ float quad_sum(float x) {
 
 // s := p, updates the state, and returns in alpha[r] the factor by which row r's earlier sum and
 // output must shrink. kCount = registers of the block (N/2). A row with no visible column so far
-// has max -inf; 0 is subtracted instead.
-template <int kCount>
-__device__ __forceinline__ void softmax_block(float (&s)[kCount],
-                                              RowState& state,
-                                              float scale_log2,
-                                              float (&alpha)[2]) {
-  float shift[2];
+// has max -inf; 0 is subtracted instead. Returns whether any row of the warp shrinks.
+//
+// kLazy: a row whose maximum grows by less than 2^8 keeps the old one: p may then exceed 1, up to
+// 2^8, which costs no precision in f32 sums and 16-bit floats, and earlier outputs are hardly ever
+// rescaled. Each row decides for itself, so that its bits do not depend on its neighbours.
+//
+// In two halves, so that a kernel can put a wait between them: softmax_max finds what to subtract,
+// softmax_exp does the rest.
+template <bool kLazy, int kCount>
+__device__ __forceinline__ bool softmax_max(const float (&s)[kCount],
+                                            RowState& state,
+                                            float scale_log2,
+                                            float (&alpha)[2],
+                                            float (&shift)[2]) {
+  bool shrinks = !kLazy;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float m0 = s[2 * r], m1 = s[2 * r + 1];
@@ -45,12 +53,26 @@ __device__ __forceinline__ void softmax_block(float (&s)[kCount],
       m1 = fmaxf(m1, s[j + 2 * r + 1]);
     }
     const float before = state.max[r];
-    const float now = fmaxf(before, quad_max(fmaxf(m0, m1)));
+    float now = fmaxf(before, quad_max(fmaxf(m0, m1)));
+    if constexpr (kLazy) {
+      const bool grows = !((now - before) * scale_log2 <= 8.0f);
+      shrinks |= grows;
+      now = grows ? now : before;
+    }
     state.max[r] = now;
     const float safe = now == -CUDART_INF_F ? 0.0f : now;
     shift[r] = safe * scale_log2;
     alpha[r] = exp2_approx(before * scale_log2 - shift[r]);
   }
+  return kLazy ? __any_sync(0xffffffffu, shrinks) : true;
+}
+
+template <int kCount>
+__device__ __forceinline__ void softmax_exp(float (&s)[kCount],
+                                            RowState& state,
+                                            float scale_log2,
+                                            const float (&alpha)[2],
+                                            const float (&shift)[2]) {
 #pragma unroll
   for (int j = 0; j < kCount; ++j) {
     s[j] = exp2_approx(__fmaf_rn(s[j], scale_log2, -shift[(j / 2) % 2]));
@@ -67,18 +89,30 @@ __device__ __forceinline__ void softmax_block(float (&s)[kCount],
   }
 }
 
-// Columns outside [low[r], high[r]) of row r become -inf. Bounds are relative to the block's first
-// column minus this thread's own column offset, so that the left sides of the comparisons are
+template <bool kLazy, int kCount>
+__device__ __forceinline__ bool softmax_block(float (&s)[kCount],
+                                              RowState& state,
+                                              float scale_log2,
+                                              float (&alpha)[2]) {
+  float shift[2];
+  const bool shrinks = softmax_max<kLazy>(s, state, scale_log2, alpha, shift);
+  softmax_exp(s, state, scale_log2, alpha, shift);
+  return shrinks;
+}
+
+// Columns outside [low[r], high[r]) of row r become `value`. Bounds are relative to the block's
+// first column minus this thread's own column offset, so that the left sides of the comparisons are
 // compile-time constants.
 template <int kCount>
 __device__ __forceinline__ void mask_block(float (&s)[kCount],
                                            const int (&low)[2],
-                                           const int (&high)[2]) {
+                                           const int (&high)[2],
+                                           float value) {
 #pragma unroll
   for (int j = 0; j < kCount; ++j) {
     const int column = (j / 4) * 8 + j % 2;
     const int r = (j / 2) % 2;
-    if (column < low[r] || column >= high[r]) s[j] = -CUDART_INF_F;
+    if (column < low[r] || column >= high[r]) s[j] = value;
   }
 }
 

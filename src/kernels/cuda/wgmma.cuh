@@ -21,27 +21,44 @@ __device__ __forceinline__ void wgmma_wait() {
 }
 
 // Descriptors of Q and K tiles (K-major) and of a V tile of kN rows (MN-major: slabs of 64 columns
-// apart).
-__device__ __forceinline__ uint64_t k_major_descriptor(uint32_t tile) {
-  return wgmma_descriptor(tile, 16, 1024);
+// apart). Kept as their low halves, the only ones that differ: sums in 32 bits are one instruction,
+// and the products of a block can be issued back to back.
+__device__ __forceinline__ uint32_t k_major_descriptor(uint32_t tile) {
+  return static_cast<uint32_t>(wgmma_descriptor(tile, 16, 1024));
 }
 template <int kN>
-__device__ __forceinline__ uint64_t mn_major_descriptor(uint32_t tile) {
-  return wgmma_descriptor(tile, kN * 128, 1024);
+__device__ __forceinline__ uint32_t mn_major_descriptor(uint32_t tile) {
+  return static_cast<uint32_t>(wgmma_descriptor(tile, kN * 128, 1024));
+}
+__device__ __forceinline__ uint64_t whole_descriptor(uint32_t low) {
+  constexpr uint64_t kHigh = wgmma_descriptor(0, 0, 1024);
+  return kHigh | low;
 }
 
 // S[64, N] = Q[64, D] K[N, D]^T. q: slabs [D/64][64 rows][64], k: slabs [D/64][N rows][64], both
 // swizzled.
 template <typename T, int kN, int kD>
-__device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint64_t q, uint64_t k) {
+__device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint32_t q, uint32_t k) {
 #pragma unroll
   for (int step = 0; step < kD / 16; ++step) {
     // 16 columns are 32 bytes inside a slab of 64; descriptors count 16-byte units.
     const int inside = (step % 4) * 2;
     WgmmaShape<T, kN, 0>::ss(s,
-                             q + inside + (step / 4) * (64 * 128 / 16),
-                             k + inside + (step / 4) * (kN * 128 / 16),
+                             whole_descriptor(q + inside + (step / 4) * (64 * 128 / 16)),
+                             whole_descriptor(k + inside + (step / 4) * (kN * 128 / 16)),
                              step != 0);
+  }
+}
+
+// The same with Q in registers (A fragments).
+template <typename T, int kN, int kD>
+__device__ __forceinline__ void wgmma_qk_registers(float (&s)[kN / 2],
+                                                   const uint32_t (&q)[kD / 16][4],
+                                                   uint32_t k) {
+#pragma unroll
+  for (int step = 0; step < kD / 16; ++step) {
+    WgmmaShape<T, kN, 0>::rs(
+        s, q[step], whole_descriptor(k + step % 4 * 2 + step / 4 * (kN * 128 / 16)), step != 0);
   }
 }
 
@@ -50,10 +67,10 @@ __device__ __forceinline__ void wgmma_qk(float (&s)[kN / 2], uint64_t q, uint64_
 template <typename T, int kN, int kD>
 __device__ __forceinline__ void wgmma_pv(float (&o)[kD / 2],
                                          const uint32_t (&p)[kN / 16][4],
-                                         uint64_t v) {
+                                         uint32_t v) {
 #pragma unroll
   for (int step = 0; step < kN / 16; ++step) {
-    WgmmaShape<T, kD, 1>::rs(o, p[step], v + step * (16 * 128 / 16), 1);
+    WgmmaShape<T, kD, 1>::rs(o, p[step], whole_descriptor(v + step * (16 * 128 / 16)), 1);
   }
 }
 

@@ -13,6 +13,15 @@ int64_t num_rows(const QuireAttentionArgs& args) {
                              : static_cast<int64_t>(args.batch) * args.max_seqlen_q;
   return tokens * args.num_heads;
 }
+// Blocks of 64 queries of one head; packed sequences begin at block start / 64 + index.
+int64_t query_blocks(const QuireAttentionArgs& args) {
+  return args.cu_seqlens_q != nullptr
+             ? args.total_q / 64 + args.batch
+             : static_cast<int64_t>(args.batch) * divide_up(args.max_seqlen_q, 64);
+}
+int64_t sum_bytes(const QuireAttentionArgs& args, const BackwardKernel& kernel) {
+  return query_blocks(args) * args.num_heads * 64 * kernel.head_dim * 4;
+}
 int64_t delta_bytes(const QuireAttentionArgs& args) { return align_up(num_rows(args) * 4, 256); }
 
 }  // namespace
@@ -41,7 +50,7 @@ int64_t backward_workspace_bytes(const QuireAttentionArgs& args, const QuireAtte
   const char* reason;
   const BackwardKernel* kernel = find_backward(args, &reason);
   if (kernel == nullptr) return 0;
-  const int64_t sums = grad.deterministic ? 0 : num_rows(args) * kernel->head_dim * 4;
+  const int64_t sums = grad.deterministic ? 0 : sum_bytes(args, *kernel);
   return delta_bytes(args) + sums;
 }
 
@@ -64,20 +73,21 @@ int run_backward(const QuireAttentionArgs& args,
                            grad.dk,
                            grad.dv,
                            reinterpret_cast<float*>(workspace),
-                           reinterpret_cast<float*>(workspace + delta_bytes(args))};
+                           reinterpret_cast<float*>(workspace + delta_bytes(args)),
+                           query_blocks(args)};
   QuireAttentionArgs copy = args;
   void* arguments[] = {&copy, &params};
-  const dim3 rows(divide_up(args.max_seqlen_q, 8), args.num_heads, args.batch);
+  const dim3 delta_rows(
+      divide_up(args.max_seqlen_q, kernel.delta_rows), args.num_heads, args.batch);
   const dim3 key_blocks(
       divide_up(args.max_seqlen_k, kernel.tile_keys), args.num_kv_heads, args.batch);
-  int code = launch(kernel.delta, rows, 256, 0, arguments, args, error);
+  int code = launch(kernel.delta, delta_rows, 256, 0, arguments, args, error);
   if (code == QUIRE_OK && !grad.deterministic) {
-    code = check_cuda(cudaMemsetAsync(params.dq_sum,
-                                      0,
-                                      num_rows(args) * kernel.head_dim * 4,
-                                      static_cast<cudaStream_t>(args.stream)),
-                      "clearing the sums of dQ",
-                      error);
+    code = check_cuda(
+        cudaMemsetAsync(
+            params.dq_sum, 0, sum_bytes(args, kernel), static_cast<cudaStream_t>(args.stream)),
+        "clearing the sums of dQ",
+        error);
   }
   if (code == QUIRE_OK && key_blocks.x > 0) {
     code = launch(grad.deterministic ? kernel.dkdv : kernel.dkdv_atomic,
@@ -89,11 +99,13 @@ int run_backward(const QuireAttentionArgs& args,
                   error);
   }
   if (code != QUIRE_OK) return code;
-  if (!grad.deterministic) return launch(kernel.convert, rows, 256, 0, arguments, args, error);
-  const dim3 query_blocks(
+  const dim3 query_tiles(
       divide_up(args.max_seqlen_q, kernel.tile_queries), args.num_heads, args.batch);
+  if (!grad.deterministic) {
+    return launch(kernel.convert, query_tiles, 256, 0, arguments, args, error);
+  }
   return launch(
-      kernel.dq, query_blocks, kernel.dq_threads, kernel.dq_smem_bytes, arguments, args, error);
+      kernel.dq, query_tiles, kernel.dq_threads, kernel.dq_smem_bytes, arguments, args, error);
 }
 
 }  // namespace quire::cuda::sm80

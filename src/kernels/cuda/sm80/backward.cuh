@@ -37,46 +37,96 @@ struct BackwardTraits {
       2 * kQueryBytes + 2 * kTileBytes<kDqN, kD> + kStatBytes + 1024;
 };
 
-__device__ __forceinline__ void atomic_add2(float* p, float x, float y) {
+// dq_sum is not a matrix: the 64 x kD sums of a query block lie in the order in which the threads
+// of add_dq hold them, so that an atomic instruction of a warp covers one piece of memory without
+// gaps (512 bytes in one instruction on sm_90, 128 before). Sequences begin at a multiple of 64
+// rows.
+template <int kD>
+__device__ __forceinline__ float* dq_block(
+    const QuireAttentionArgs& a, const BackwardParams& g, const Sequence& s, int head, int m) {
+  const int64_t first = a.cu_seqlens_q != nullptr
+                            ? s.lse_start / 64 + s.batch
+                            : static_cast<int64_t>(s.batch) * ((a.max_seqlen_q + 63) / 64);
+  return g.dq_sum + (head * g.dq_blocks + first + m) * (64 * kD);
+}
+// Calls function(pointer, i) for the i-th of kCount values of this lane, kStep of them at once.
 #if __CUDA_ARCH__ >= 900
-  atomicAdd(reinterpret_cast<float2*>(p), make_float2(x, y));
+constexpr int kDqStep = 4;
 #else
-  atomicAdd(p, x);
-  atomicAdd(p + 1, y);
+constexpr int kDqStep = 1;
 #endif
+template <int kCount, typename Function>
+__device__ __forceinline__ void for_dq_values(float* warp_part, Function function) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < kCount; i += kDqStep) function(warp_part + i * 32 + lane * kDqStep, i);
+}
+template <int kCount>
+__device__ __forceinline__ void atomic_add_dq(float* warp_part, const float (&d)[kCount]) {
+  for_dq_values<kCount>(warp_part, [&](float* p, int i) {
+#if __CUDA_ARCH__ >= 900
+    atomicAdd(reinterpret_cast<float4*>(p), make_float4(d[i], d[i + 1], d[i + 2], d[i + 3]));
+#else
+    atomicAdd(p, d[i]);
+#endif
+  });
 }
 
-// delta[row] = sum_c dO[row, c] O[row, c]: one warp a row.
-template <typename T>
+// delta[row] = sum_c dO[row, c] O[row, c]: 8 columns a lane, kD / 8 lanes (a power of two) a row.
+template <typename T, int kD>
 __global__ void __launch_bounds__(256) delta_kernel(const __grid_constant__ QuireAttentionArgs a,
                                                     const __grid_constant__ BackwardParams g) {
+  constexpr int kLanes = kD <= 64 ? 8 : kD <= 128 ? 16 : 32;
   const Sequence s = get_sequence(a, blockIdx.z);
-  const int i = blockIdx.x * 8 + threadIdx.x / 32, head = blockIdx.y, lane = threadIdx.x % 32;
-  if (i >= s.len_q) return;
-  const int64_t at = s.o_start + i * a.o_stride_token + head * a.o_stride_head;
-  const T* o = static_cast<const T*>(a.o) + at;
-  const T* d_o = static_cast<const T*>(g.d_o) + at;
+  const int i = blockIdx.x * (256 / kLanes) + threadIdx.x / kLanes, head = blockIdx.y;
+  const int column = threadIdx.x % kLanes * 8;
   float sum = 0;
-  for (int c = lane; c < a.head_dim; c += 32) {
-    sum += static_cast<float>(o[c]) * static_cast<float>(d_o[c]);
+  if (i < s.len_q && column < a.head_dim) {
+    const int64_t at = s.o_start + i * a.o_stride_token + head * a.o_stride_head + column;
+    const uint4 o = *reinterpret_cast<const uint4*>(static_cast<const T*>(a.o) + at);
+    const uint4 d_o = *reinterpret_cast<const uint4*>(static_cast<const T*>(g.d_o) + at);
+    const T* x = reinterpret_cast<const T*>(&o);
+    const T* y = reinterpret_cast<const T*>(&d_o);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) sum += static_cast<float>(x[c]) * static_cast<float>(y[c]);
   }
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-  if (lane == 0) g.delta[s.lse_start + head * s.lse_stride_head + i] = sum;
+  for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  if (i < s.len_q && column == 0) g.delta[s.lse_start + head * s.lse_stride_head + i] = sum;
 }
 
-// dQ = scale * dq_sum in 16 bits: one warp a row.
+// Where the warps of add_dq stand in the 64 x kD block: 32 rows and a quarter of the columns each.
+template <int kD>
+struct DqWarp {
+  static constexpr int kColumns = kD / 4, kCount = kColumns;  // 32 x kD/4 values of 32 lanes
+  static __device__ __forceinline__ int row0() { return threadIdx.x / 32 % 2 * 32; }
+  static __device__ __forceinline__ int column0() { return threadIdx.x / 64 * kColumns; }
+  static __device__ __forceinline__ int part() { return threadIdx.x / 32 * 32 * kCount; }
+};
+
+// dQ = scale * dq_sum in 16 bits: a CTA a block of 64 queries, threads as in add_dq.
 template <typename T, int kD>
 __global__ void __launch_bounds__(256) convert_kernel(const __grid_constant__ QuireAttentionArgs a,
                                                       const __grid_constant__ BackwardParams g) {
+  using Warp = DqWarp<kD>;
   const Sequence s = get_sequence(a, blockIdx.z);
-  const int i = blockIdx.x * 8 + threadIdx.x / 32, head = blockIdx.y, lane = threadIdx.x % 32;
-  if (i >= s.len_q) return;
-  const float* from = g.dq_sum + (s.lse_start + head * s.lse_stride_head + i) * kD;
-  T* to = static_cast<T*>(g.dq) + s.q_start + i * a.q_stride_token + head * a.q_stride_head;
-  for (int c = 2 * lane; c < a.head_dim; c += 64) {
-    const float2 x = *reinterpret_cast<const float2*>(from + c);
-    *reinterpret_cast<uint32_t*>(to + c) = pack2<T>(x.x * a.scale, x.y * a.scale);
+  const int m = blockIdx.x, head = blockIdx.y, lane = threadIdx.x % 32;
+  if (m * 64 >= s.len_q) return;
+  float d[Warp::kCount];
+  for_dq_values<Warp::kCount>(dq_block<kD>(a, g, s, head, m) + Warp::part(), [&](float* p, int i) {
+#pragma unroll
+    for (int e = 0; e < kDqStep; ++e) d[i + e] = p[e];
+  });
+  T* to = static_cast<T*>(g.dq) + s.q_start + head * a.q_stride_head;
+#pragma unroll
+  for (int i = 0; i < Warp::kCount; i += 2) {
+    const int f = i / (Warp::kColumns / 2), j = i % (Warp::kColumns / 2);
+    const int query = m * 64 + Warp::row0() + 16 * f + fragment_row(lane, j % 4);
+    const int column = Warp::column0() + j / 4 * 8 + fragment_column(lane, j % 4);
+    if (query < s.len_q && column < a.head_dim) {
+      *reinterpret_cast<uint32_t*>(to + query * a.q_stride_token + column) =
+          pack2<T>(d[i] * a.scale, d[i + 1] * a.scale);
+    }
   }
 }
 
@@ -186,55 +236,78 @@ struct DkdvCta {
     const bool masked = (m + 1) * kM > s.len_q || key0 + kN > s.len_k ||
                         (a.window_right >= 0 && key0 + kN - 1 > m * kM + shift + a.window_right) ||
                         (a.window_left >= 0 && key0 < (m + 1) * kM - 1 + shift - a.window_left);
+    const uint32_t at = stats + stage * Traits::kStatBytes + 2 * (lane % 4) * 4;
 #pragma unroll
     for (int j = 0; j < kM / 8; ++j) {
-      const uint32_t at = stats + stage * Traits::kStatBytes + (8 * j + 2 * (lane % 4)) * 4;
-      float lse[2], delta[2];
-      load_shared_8(at, &lse[0], &lse[1]);
-      load_shared_8(at + kM * 4, &delta[0], &delta[1]);
+      float lse[2];
+      load_shared_8(at + 8 * j * 4, &lse[0], &lse[1]);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int e = 4 * j + i;
-        float x = exp2_approx(p[e] * scale_log2 - lse[i % 2]);
-        if (masked) {
-          const int key = key0 + row0 + fragment_row(lane, i);
-          const int query = m * kM + 8 * j + fragment_column(lane, i);
-          int low, high;
-          visible_keys(a, s.len_q, s.len_k, query, &low, &high);
-          if (query >= s.len_q || key < low || key >= high) x = 0.0f;
-        }
-        p[e] = x;
-        d[e] = x * (d[e] - delta[i % 2]);
+        p[4 * j + i] = exp2_approx(p[4 * j + i] * scale_log2 - lse[i % 2]);
       }
+    }
+    if (masked) mask(p, row0, m);
+#pragma unroll
+    for (int j = 0; j < kM / 8; ++j) {
+      float delta[2];
+      load_shared_8(at + (kM + 8 * j) * 4, &delta[0], &delta[1]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) d[4 * j + i] = p[4 * j + i] * (d[4 * j + i] - delta[i % 2]);
     }
   }
 
-  // dq_sum[64 queries] += dS K: warps take 16 queries and half of the columns each.
-  __device__ __forceinline__ void add_dq(int head, int m, uint32_t ds) const {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row0 = warp % 4 * 16, column0 = warp / 4 * (kD / 2);
-    float d[kD / 4];
+  // Zero where a query of block m does not see the key of the row: for a key, queries [low, high)
+  // do.
+  __device__ __forceinline__ void mask(float (&p)[kM / 2], int row0, int m) const {
+    const int lane = threadIdx.x % 32, shift = s.len_k - s.len_q;
+    int low[2], high[2];
 #pragma unroll
-    for (int j = 0; j < kD / 4; ++j) d[j] = 0.0f;
+    for (int r = 0; r < 2; ++r) {
+      const int key = key0 + row0 + lane / 4 + 8 * r;
+      low[r] = a.window_right >= 0 ? key - shift - a.window_right : 0;
+      high[r] = a.window_left >= 0 ? min(s.len_q, key - shift + a.window_left + 1) : s.len_q;
+      if (key >= s.len_k) high[r] = 0;
+      const int origin = m * kM + 2 * (lane % 4);
+      low[r] -= origin;
+      high[r] -= origin;
+    }
+    mask_block(p, low, high, 0.0f);
+  }
+
+  // dq_sum[64 queries] += dS K: warps take 32 queries and a quarter of the columns each. Rows past
+  // the end are zero in dS and have their place in dq_sum.
+  __device__ __forceinline__ void add_dq(int head, int m, uint32_t ds) const {
+    using Warp = DqWarp<kD>;
+    constexpr int kColumns = Warp::kColumns, kGroups = (kColumns + 15) / 16;
+    const int row0 = Warp::row0(), column0 = Warp::column0();
+    float d[2][kGroups * 8];
+#pragma unroll
+    for (int j = 0; j < kGroups * 8; ++j) d[0][j] = d[1][j] = 0.0f;
 #pragma unroll
     for (int step = 0; step < kN / 16; ++step) {
-      uint32_t rows[1][4];
+      uint32_t rows[2][4];
       load_a_trans<kN>(rows[0], ds, row0, step);
-      accumulate<T, kN, 1, kD / 2>(d, rows, k + step * 16 * 128, column0);
-    }
-    float* sum = g.dq_sum + (s.lse_start + head * s.lse_stride_head) * kD;
+      load_a_trans<kN>(rows[1], ds, row0 + 16, step);
 #pragma unroll
-    for (int j = 0; j < kD / 16; ++j) {
+      for (int n = 0; n < kGroups; ++n) {
+        uint32_t b[4];
+        load_b_trans_columns<kN>(b, k, column0 + 16 * n, step);
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int query = m * kM + row0 + lane / 4 + 8 * r;
-        if (query < s.len_q) {
-          atomic_add2(sum + static_cast<int64_t>(query) * kD + column0 + 8 * j + 2 * (lane % 4),
-                      d[4 * j + 2 * r],
-                      d[4 * j + 2 * r + 1]);
+        for (int f = 0; f < 2; ++f) {
+          mma_16816<T>(reinterpret_cast<float(&)[4]>(d[f][8 * n]), rows[f], b[0], b[1]);
+          if (16 * n + 8 < kColumns) {
+            mma_16816<T>(reinterpret_cast<float(&)[4]>(d[f][8 * n + 4]), rows[f], b[2], b[3]);
+          }
         }
       }
     }
+    float values[Warp::kCount];
+#pragma unroll
+    for (int f = 0; f < 2; ++f) {
+#pragma unroll
+      for (int j = 0; j < kColumns / 2; ++j) values[f * (kColumns / 2) + j] = d[f][j];
+    }
+    atomic_add_dq(dq_block<kD>(a, g, s, head, m) + Warp::part(), values);
   }
 
   __device__ __forceinline__ void store(uint32_t tile,
@@ -282,35 +355,41 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   const int row0 = warp % (kN / 16) * 16, column0 = warp / (kN / 16) * Traits::kColumns;
   int m_min, m_max;
   cta.query_range(&m_min, &m_max);
-  const int blocks = m_max - m_min, steps = blocks * group;
+  const int steps = (m_max - m_min) * group;
 
   float dk[Traits::kColumns / 2], dv[Traits::kColumns / 2];
 #pragma unroll
   for (int j = 0; j < Traits::kColumns / 2; ++j) dk[j] = dv[j] = 0.0f;
-  const auto add_dq = [&](int step) {
-    cta.add_dq(
-        kv_head * group + step / blocks, m_min + step % blocks, ds + step % 2 * kTileBytes<kN, kM>);
+  // Query blocks in the order of the heads of the group; `next` is one step ahead, `last` one
+  // behind.
+  struct Position {
+    int head, m;
+    __device__ void advance(int min, int max) {
+      if (++m == max) {
+        m = min;
+        ++head;
+      }
+    }
   };
+  Position last = {kv_head * group, m_min}, now = last, next = last;
   if (steps > 0) {
     cta.load_keys(kv_head);
-    cta.load_queries(0, kv_head * group, m_min);
+    cta.load_queries(0, next.head, next.m);
   }
   for (int step = 0; step < steps; ++step) {
-    const int stage = step % 2, m = m_min + step % blocks;
+    const int stage = step % 2;
     cp_async_wait<0>();
     __syncthreads();  // this stage has arrived, the other is free, and dS of the step before is
                       // complete
-    if (step + 1 < steps) {
-      cta.load_queries(
-          stage ^ 1, kv_head * group + (step + 1) / blocks, m_min + (step + 1) % blocks);
-    }
+    next.advance(m_min, m_max);
+    if (step + 1 < steps) cta.load_queries(stage ^ 1, next.head, next.m);
     // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's
     // phases.
-    if (kAtomicDq && step > 0) add_dq(step - 1);
+    if (kAtomicDq && step > 0) cta.add_dq(last.head, last.m, ds + (stage ^ 1) * kTileBytes<kN, kM>);
     float p[kM / 2], d[kM / 2];
     scores<T, kN, kM, kD, kM>(p, cta.k, row0, cta.q_tile(stage));
     scores<T, kN, kM, kD, kM>(d, cta.v, row0, cta.do_tile(stage));
-    cta.softmax_gradient(p, d, row0, m, stage);
+    cta.softmax_gradient(p, d, row0, now.m, stage);
     uint32_t packed[kM / 16][4];
     pack_probabilities<T>(p, packed);
     accumulate<T, kM, kM / 16, Traits::kColumns>(dv, packed, cta.do_tile(stage), column0);
@@ -319,10 +398,14 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       store_fragment<kN, T>(ds + stage * kTileBytes<kN, kM>, row0, 0, d);
     }
     accumulate<T, kM, kM / 16, Traits::kColumns>(dk, packed, cta.q_tile(stage), column0);
+    last = now;
+    now = next;
   }
   cp_async_wait<0>();
   __syncthreads();
-  if (kAtomicDq && steps > 0) add_dq(steps - 1);
+  if (kAtomicDq && steps > 0) {
+    cta.add_dq(last.head, last.m, ds + (steps - 1) % 2 * kTileBytes<kN, kM>);
+  }
   __syncthreads();
   cta.store(cta.v, dv, 1.0f, g.dv, s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
   cta.store(cta.k, dk, a.scale, g.dk, s.k_start + kv_head * a.k_stride_head, a.k_stride_token);
@@ -388,15 +471,15 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
     scores<T, kM, kN, kD, kN>(d, d_o, row0, v);
     const bool masked = n * kN < all_low || (n + 1) * kN > all_high;
 #pragma unroll
-    for (int e = 0; e < kN / 2; ++e) {
-      const int r = (e / 2) % 2;
-      float x = exp2_approx(p[e] * scale_log2 - lse[r]);
-      if (masked) {
-        const int key = n * kN + e / 4 * 8 + fragment_column(lane, e % 4);
-        if (key < first_key[r] || key >= end_key[r]) x = 0.0f;
-      }
-      d[e] = x * (d[e] - delta[r]);
+    for (int e = 0; e < kN / 2; ++e) p[e] = exp2_approx(p[e] * scale_log2 - lse[(e / 2) % 2]);
+    if (masked) {
+      const int origin = n * kN + 2 * (lane % 4);
+      const int from[2] = {first_key[0] - origin, first_key[1] - origin};
+      const int to[2] = {end_key[0] - origin, end_key[1] - origin};
+      mask_block(p, from, to, 0.0f);
     }
+#pragma unroll
+    for (int e = 0; e < kN / 2; ++e) d[e] = p[e] * (d[e] - delta[(e / 2) % 2]);
     uint32_t packed[kN / 16][4];
     pack_probabilities<T>(d, packed);
     accumulate<T, kN, kN / 16, kD>(dq, packed, k, 0);

@@ -11,13 +11,16 @@ struct BackwardParams {
   const void* d_o;
   void *dq, *dk, *dv;
   float* delta;   // row sums of dO * O
-  float* dq_sum;  // [rows, tile head dim], f32, zero at the start; unused when deterministic
+  float* dq_sum;  // [heads, dq_blocks, 64 x tile head dim], f32, zero at the start; unused when
+                  // deterministic. Blocks of 64 queries, every sequence from a new block on.
+  int64_t dq_blocks;
 };
 
 struct BackwardKernel {
   int32_t dtype, head_dim;
   int32_t tile_queries, tile_keys;
   int32_t threads, smem_bytes;
+  int32_t delta_rows;       // queries a CTA of the delta kernel
   const void* dkdv_atomic;  // dK and dV; dQ by atomic additions
   const void* dkdv;         // dK and dV alone
   int32_t dq_threads, dq_smem_bytes;

@@ -1,11 +1,15 @@
 // Launches the sm_80 class forward kernel.
 #include "kernels/cuda/sm80/forward.h"
 
+#include <cstring>
+
 #include "kernels/cuda/host.h"
 
 namespace quire::cuda::sm80 {
 
-const ForwardKernel* find_forward(const QuireAttentionArgs& args, const char** reason) {
+const ForwardKernel* find_forward(const QuireAttentionArgs& args,
+                                  const char* tiles,
+                                  const char** reason) {
   *reason = nullptr;
   if (args.arch < 80) *reason = "needs compute capability 8.0";
   if (args.block_table != nullptr) *reason = "no paged keys";
@@ -17,7 +21,7 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args, const char** r
   for (int i = 0; i < kNumForwardKernels; ++i) {
     const ForwardKernel* kernel = kForwardKernels[i];
     if (kernel->dtype != args.dtype || kernel->head_dim < args.head_dim ||
-        kernel->softcap != (args.softcap > 0)) {
+        kernel->softcap != (args.softcap > 0) || std::strcmp(kernel->tiles, tiles) != 0) {
       continue;
     }
     if (best == nullptr || kernel->head_dim < best->head_dim) best = kernel;

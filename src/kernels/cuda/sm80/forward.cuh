@@ -22,6 +22,7 @@ struct ForwardTraits {
   static constexpr int kD = kD_, kWarps = kWarps_, kFragments = kFragments_, kN = kN_;
   static constexpr int kCtas = kCtas_;  // resident on one SM
   static constexpr bool kSoftcap = kSoftcap_;
+  static constexpr bool kLazy = true;
   static constexpr int kM = 16 * kFragments * kWarps;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kSmemBytes = kTileBytes<kM, kD> + 2 * kTileBytes<kN, kD> + 1024;
@@ -109,7 +110,7 @@ struct ForwardTile {
       low[r] -= origin;
       high[r] -= origin;
     }
-    mask_block(x, low, high);
+    mask_block(x, low, high, -CUDART_INF_F);
   }
 
   __device__ __forceinline__ void store(float (&o)[kF][kD / 2],
@@ -207,9 +208,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
       }
       if (masked) tile.mask(x[f], f, n);
       float alpha[2];
-      softmax_block(x[f], state[f], scale_log2, alpha);
+      if (softmax_block<Traits::kLazy>(x[f], state[f], scale_log2, alpha)) {
 #pragma unroll
-      for (int j = 0; j < kD / 2; ++j) o[f][j] *= alpha[(j / 2) % 2];
+        for (int j = 0; j < kD / 2; ++j) o[f][j] *= alpha[(j / 2) % 2];
+      }
       pack_probabilities<T>(x[f], p[f]);
     }
     tile.accumulate(o, p);

@@ -84,6 +84,17 @@ __device__ __forceinline__ void load_b_trans(uint32_t (&b)[4], uint32_t tile, in
   const uint32_t base = tile + swizzle128(lane % 16, lane / 16);
   ldmatrix_x4_trans(b, step_address(base, n0 / 16, kRows * 128) + step * (16 * 128));
 }
+// As load_b_trans, for n0 that is a multiple of 8 (columns past the tile's last slab are garbage
+// that the caller does not use).
+template <int kRows>
+__device__ __forceinline__ void load_b_trans_columns(uint32_t (&b)[4],
+                                                     uint32_t tile,
+                                                     int n0,
+                                                     int step) {
+  const int lane = threadIdx.x % 32;
+  const int chunk = n0 / 8 + lane / 16;
+  ldmatrix_x4_trans(b, tile + tile_offset<kRows>(step * 16 + lane % 16, chunk));
+}
 
 // Writes one 16-row fragment (kCount = columns/2 values a thread) as 16 bits into rows row0.. of a
 // tile.

@@ -53,9 +53,11 @@ int map_keys(CUtensorMap* map,
              int64_t stride_batch,
              int64_t stride_token,
              int64_t stride_head,
+             bool split,
              const char* name,
              QuireAttentionError* error) {
   TensorMapSpec spec = {4, base, {}, {}, {64, static_cast<uint32_t>(params.box_rows), 1, 1}};
+  spec.promote_256 = !split;
   int64_t size = args.max_seqlen_k, z = args.batch;
   if (args.block_table != nullptr) {
     size = args.block_size;
@@ -214,6 +216,7 @@ int run_forward(const QuireAttentionArgs& args,
                     args.k_stride_batch,
                     args.k_stride_token,
                     args.k_stride_head,
+                    kernel.split,
                     "k",
                     error);
   }
@@ -225,6 +228,7 @@ int run_forward(const QuireAttentionArgs& args,
                     args.v_stride_batch,
                     args.v_stride_token,
                     args.v_stride_head,
+                    kernel.split,
                     "v",
                     error);
   }

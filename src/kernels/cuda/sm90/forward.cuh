@@ -42,7 +42,12 @@ struct ForwardTraits {
   static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
   static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
-  static constexpr int kCtas = kCtas_;     // resident on one SM
+  // Blocks of a paged cache are looked up one tile ahead, so that a free stage never waits for the
+  // table; three consumers leave the producer too few registers for it.
+  static constexpr bool kLookAhead = kConsumers < 3;
+  // Q as A operands in registers, where there are enough: a third less to read from shared memory.
+  static constexpr bool kQRegisters = kD == 128 && kConsumers == 2;
+  static constexpr int kCtas = kCtas_;  // resident on one SM
   static constexpr int kM = 64 * kConsumers;
   static constexpr int kThreads = 128 * (kConsumers + 1);
   static constexpr int kSlabs = kD / 64;
@@ -55,49 +60,53 @@ struct ForwardTraits {
   // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no
   // room, and split kernels have several CTAs to hide the gap.
   static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
+  // The tiles of one head read the same keys; a short decode finds them again at the next step.
+  static constexpr uint64_t kKeyHint = kCacheEvictLast;
   static constexpr int kSmemBytes =
-      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 1024 + 256;
+      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 256;
 };
 
 template <typename Traits>
 struct SharedStorage {
   uint32_t q, k, v;  // shared addresses, 1024-byte aligned
-  uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty, *tile_full, *tile_empty;
+  uint32_t q_full, q_empty, k_full, k_empty, v_full, v_empty, tile_full, tile_empty;  // barriers
   int* next_tile;
   int* last;  // split: whether this CTA combines
 
   __device__ explicit SharedStorage(char* raw) {
-    const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
-    q = base;
+    // A constant, so that every address below is one too: from the symbol, ptxas would derive it
+    // again and again from the CTA's rank in its cluster, within the turns too.
+    constexpr uint32_t kStart = 1024;  // the first KB belongs to the system (sm_90)
+    if (smem_address(raw) != kStart) __trap();
+    q = kStart;
     k = q + Traits::kQStages * Traits::kConsumers * Traits::kQBytes;
     v = k + Traits::kStagesK * Traits::kTileBytes;
     const uint32_t end = v + Traits::kStagesV * Traits::kTileBytes;
-    uint64_t* barriers = reinterpret_cast<uint64_t*>(raw + (end - smem_address(raw)));
-    q_full = barriers;
-    q_empty = q_full + Traits::kQStages * Traits::kConsumers;
-    k_full = q_empty + Traits::kQStages * Traits::kConsumers;
-    k_empty = k_full + Traits::kStagesK;
-    v_full = k_empty + Traits::kStagesK;
-    v_empty = v_full + Traits::kStagesV;
-    tile_full = v_empty + Traits::kStagesV;
-    tile_empty = tile_full + 1;
-    next_tile = reinterpret_cast<int*>(tile_empty + 1);
+    q_full = end;
+    q_empty = q_full + 8 * Traits::kQStages * Traits::kConsumers;
+    k_full = q_empty + 8 * Traits::kQStages * Traits::kConsumers;
+    k_empty = k_full + 8 * Traits::kStagesK;
+    v_full = k_empty + 8 * Traits::kStagesK;
+    v_empty = v_full + 8 * Traits::kStagesV;
+    tile_full = v_empty + 8 * Traits::kStagesV;
+    tile_empty = tile_full + 8;
+    next_tile = reinterpret_cast<int*>(raw + (tile_empty + 8 - kStart));
     last = next_tile + 1;
   }
 
   __device__ void init_barriers() const {
     for (int i = 0; i < Traits::kQStages * Traits::kConsumers; ++i) {
-      mbarrier_init(q_full + i, 1);
-      mbarrier_init(q_empty + i, 1);
+      mbarrier_init(q_full + 8 * i, 1);
+      mbarrier_init(q_empty + 8 * i, 1);
     }
     // One arrival per consumer warp releases a tile.
     for (int i = 0; i < Traits::kStagesK; ++i) {
-      mbarrier_init(k_full + i, 1);
-      mbarrier_init(k_empty + i, 4 * Traits::kConsumers);
+      mbarrier_init(k_full + 8 * i, 1);
+      mbarrier_init(k_empty + 8 * i, 4 * Traits::kConsumers);
     }
     for (int i = 0; i < Traits::kStagesV; ++i) {
-      mbarrier_init(v_full + i, 1);
-      mbarrier_init(v_empty + i, 4 * Traits::kConsumers);
+      mbarrier_init(v_full + 8 * i, 1);
+      mbarrier_init(v_empty + 8 * i, 4 * Traits::kConsumers);
     }
     mbarrier_init(tile_full, 1);
     mbarrier_init(tile_empty, 2 + 4 * Traits::kConsumers);  // the warps that read next_tile
@@ -139,51 +148,72 @@ __device__ __forceinline__ int read_tile(const ForwardParams& p,
                                          const SharedStorage<Traits>& smem,
                                          uint32_t parity) {
   mbarrier_wait(smem.tile_full, parity);
-  const int index = __shfl_sync(0xffffffffu, *const_cast<volatile int*>(smem.next_tile), 0);
+  const int index = *const_cast<volatile int*>(smem.next_tile);
+  __syncwarp();
   if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
   return index;
 }
 
 // Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more.
-// Every CTA that has a first tile draws exactly one index too many, so the draw that returns total
-// - 1 is the last one of all: it clears the counter for the next launch.
+// Every CTA that begins a tile draws exactly one index too many, so the draw that returns total - 1
+// is the last one of all: it clears the counter for the next launch.
 template <typename Traits, typename Function>
 __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
                                               const SharedStorage<Traits>& smem,
                                               bool draws,
                                               Function function) {
   uint32_t parity = 0;
-  int chunk = 0;
-  if constexpr (Traits::kSplit) chunk = plan_chunk<Traits::kM, Traits::kN>(p);
-  for (int index = blockIdx.x;; parity ^= 1) {
-    Tile tile;
-    if constexpr (Traits::kSplit) {
-      tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
-    } else {
-      tile = get_tile<Traits::kM>(p, index);
-    }
-    if (!tile.valid) {
-      const int drawn = index - static_cast<int>(gridDim.x);
-      if (draws && drawn >= 0 && drawn == tile.total - 1 && threadIdx.x % 32 == 0) {
-        *p.next_tile = 0;
+  int index = blockIdx.x, total = p.num_tiles;
+  if constexpr (Traits::kSplit) {
+    const int chunk = plan_chunk<Traits::kM, Traits::kN>(p);
+    for (;; parity ^= 1) {
+      const Tile tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+      if (!tile.valid) {
+        total = tile.total;
+        break;
       }
-      return;
+      function(tile);
+      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
     }
-    function(tile);
-    index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
+  } else {
+    // The end is tested on the index alone: a test on the tile makes ptxas take the loop for
+    // divergent and move all descriptors from uniform to vector registers (seen in SASS: R2UR
+    // before every HGMMA; measured: 10 %).
+    for (; index < p.num_tiles; parity ^= 1) {
+      const Tile tile = get_tile<Traits::kM>(p, index);
+      if (tile.valid && tile.token0 < tile.len_q) function(tile);
+      if (gridDim.x >= p.num_tiles) return;
+      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
+    }
   }
+  const int drawn = index - static_cast<int>(gridDim.x);
+  if (draws && drawn >= 0 && drawn == total - 1 && threadIdx.x % 32 == 0) *p.next_tile = 0;
 }
 
 enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
 
-// One tile of K or V: kN keys from position `first`. All lanes of the warp call it.
+// Paged keys: lane i looks up the block of box i of the tile that begins at key `first`. Boxes that
+// lie wholly past the end repeat the last visible key's box, so that no unused block is read and no
+// table entry past the end is used.
+template <typename Traits>
+__device__ __forceinline__ int look_up_block(const ForwardParams& p, const Tile& tile, int first) {
+  const int lane = threadIdx.x % 32;
+  if (p.block_table == nullptr || lane >= Traits::kN / p.box_rows) return 0;
+  const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
+  const int position = min(first + lane * p.box_rows, last_box);
+  return p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+}
+
+// One tile of K or V: kN keys from position `first`. All lanes of the warp call it; `block` is what
+// look_up_block returned in each.
 template <typename Traits>
 __device__ __forceinline__ void load_keys(const CUtensorMap* map,
                                           const ForwardParams& p,
                                           const Tile& tile,
                                           uint32_t smem,
-                                          uint64_t* barrier,
-                                          int first) {
+                                          uint32_t barrier,
+                                          int first,
+                                          int block) {
   const int lane = threadIdx.x % 32;
   if (p.block_table == nullptr) {
     if (lane == 0) {
@@ -197,22 +227,15 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
                     tile.k_t + first,
                     tile.kv_head,
                     tile.k_z,
-                    kCacheEvictLast);
+                    Traits::kKeyHint);
       }
     }
     return;
   }
-  // Paged: box_rows divides both the block and the tile; lane i looks up the block of box i, one
-  // lane issues all copies (the copy instruction takes uniform registers). Boxes that lie wholly
-  // past the end repeat the last visible key's box, so that no unused block is read and no table
-  // entry past the end is used.
+  // box_rows divides both the block and the tile; one lane issues all copies (the copy instruction
+  // takes uniform registers).
   const int boxes = Traits::kN / p.box_rows;
   const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
-  int block = 0;
-  if (lane < boxes) {
-    const int position = min(first + lane * p.box_rows, last_box);
-    block = p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
-  }
   if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
   for (int box = 0; box < boxes; ++box) {
     const int position = min(first + box * p.box_rows, last_box);
@@ -227,7 +250,7 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
                     position & ((1 << p.block_log2) - 1),
                     tile.kv_head,
                     box_block,
-                    kCacheEvictLast);
+                    Traits::kKeyHint);
       }
     }
   }
@@ -240,18 +263,32 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
                                              const SharedStorage<Traits>& smem,
                                              bool is_k) {
   const uint32_t tiles = is_k ? smem.k : smem.v;
-  uint64_t* const full = is_k ? smem.k_full : smem.v_full;
-  uint64_t* const empty = is_k ? smem.k_empty : smem.v_empty;
+  const uint32_t full = is_k ? smem.k_full : smem.v_full;
+  const uint32_t empty = is_k ? smem.k_empty : smem.v_empty;
   const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
   int stage = 0;
   uint32_t parity = 1;
   for_each_tile<Traits>(p, smem, is_k, [&](const Tile& tile) {
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
-    for (int n = range.max - 1; n >= range.min; --n) {
-      mbarrier_wait(empty + stage, parity);
-      load_keys<Traits>(
-          map, p, tile, tiles + stage * Traits::kTileBytes, full + stage, n * Traits::kN);
+    int n = range.max - 1;
+    if (n < range.min) return;
+    int block = Traits::kLookAhead ? look_up_block<Traits>(p, tile, n * Traits::kN) : 0;
+    for (; n >= range.min; --n) {
+      int current = block;
+      if constexpr (Traits::kLookAhead) {
+        if (n > range.min) block = look_up_block<Traits>(p, tile, (n - 1) * Traits::kN);
+      } else {
+        current = look_up_block<Traits>(p, tile, n * Traits::kN);
+      }
+      mbarrier_wait(empty + 8 * stage, parity);
+      load_keys<Traits>(map,
+                        p,
+                        tile,
+                        tiles + stage * Traits::kTileBytes,
+                        full + 8 * stage,
+                        n * Traits::kN,
+                        current);
       if (++stage == stages) {
         stage = 0;
         parity ^= 1;
@@ -269,12 +306,12 @@ __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
     if (threadIdx.x % 32 == 0) {
       for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
         const int buffer = ring.stage * Traits::kConsumers + consumer;
-        mbarrier_wait(smem.q_empty + buffer, ring.parity ^ 1);
-        mbarrier_arrive_expect_tx(smem.q_full + buffer, Traits::kQBytes);
+        mbarrier_wait(smem.q_empty + 8 * buffer, ring.parity ^ 1);
+        mbarrier_arrive_expect_tx(smem.q_full + 8 * buffer, Traits::kQBytes);
         for (int slab = 0; slab < Traits::kSlabs; ++slab) {
           tma_load_5d(smem.q + buffer * Traits::kQBytes + slab * 64 * 128,
                       map_q,
-                      smem.q_full + buffer,
+                      smem.q_full + 8 * buffer,
                       slab * 64,
                       0,
                       tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
@@ -330,9 +367,9 @@ __device__ __forceinline__ void finish_scores(float (&s)[Traits::kN / 2],
     if (p.window_left >= 0) lowest = max(0, token[r] + shift - p.window_left);
     const int origin = first + 2 * (threadIdx.x % 4);
     low[r] = lowest - origin;
-    high[r] = end - origin;
+    high[r] = end - origin + kIsMutant<kMaskOffByOne>;
   }
-  mask_block(s, low, high);
+  mask_block(s, low, high, -CUDART_INF_F);
 }
 
 template <int kCount>
@@ -363,7 +400,7 @@ __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
                 pack2<T>(o[4 * j + 4], o[4 * j + 5]),
                 pack2<T>(o[4 * j + 6], o[4 * j + 7]));
   }
-  fence_async_proxy();
+  if (!kIsMutant<kDropStoreFence>) fence_async_proxy();
   named_barrier_sync(kEpilogue + consumer, 128);
   if (p.cu_q == nullptr || token0 + (64 >> p.pack_log2) <= tile.len_q) {
     if (threadIdx.x % 128 == 0) {
@@ -417,30 +454,30 @@ struct Consumer {
       named_barrier_arrive(kTurn + (consumer + 1) % Traits::kConsumers, 256);
     }
   }
-  __device__ void release(uint64_t* barrier) const {
+  __device__ void release(uint32_t barrier) const {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
   }
-  __device__ void wait_k() const { mbarrier_wait(smem.k_full + ring_k.stage, ring_k.parity); }
-  __device__ void wait_v(const Tile& tile, int n) const {
-    mbarrier_wait(smem.v_full + ring_v.stage, ring_v.parity);
-    if (p.tail_unclean && (n + 1) * kN > tile.len_k) {
-      zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
-    }
+  __device__ void wait_k() const { mbarrier_wait(smem.k_full + 8 * ring_k.stage, ring_k.parity); }
+  __device__ void wait_v() const {
+    mbarrier_wait(smem.v_full + 8 * ring_v.stage, ring_v.parity ^ kIsMutant<kWrongParity>);
   }
   __device__ int q_index() const { return ring_q.stage * Traits::kConsumers + consumer; }
   __device__ uint32_t q_buffer() const { return smem.q + q_index() * Traits::kQBytes; }
-  // Descriptors are made before the waits that precede a turn: the tensor core idles while the
-  // holder of the turn computes. The empty asm keeps the compiler from moving the arithmetic behind
-  // them.
-  __device__ uint64_t k_descriptor() const {
-    uint64_t d = k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
-    asm volatile("" : "+l"(d));
-    return d;
+  __device__ uint32_t k_descriptor() const {
+    return k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
   }
-  __device__ uint64_t v_descriptor() const {
-    uint64_t d = mn_major_descriptor<kN>(smem.v + ring_v.stage * Traits::kTileBytes);
-    asm volatile("" : "+l"(d));
-    return d;
+  __device__ uint32_t v_descriptor() const {
+    return mn_major_descriptor<kN>(smem.v + ring_v.stage * Traits::kTileBytes);
+  }
+
+  // This warp's 16 query rows as A fragments.
+  __device__ __forceinline__ void load_q(uint32_t (&rows)[kD / 16][4]) const {
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+#pragma unroll
+    for (int step = 0; step < kD / 16; ++step) {
+      ldmatrix_x4(rows[step],
+                  q_buffer() + step / 4 * (64 * 128) + swizzle128(row, step % 4 * 2 + lane / 16));
+    }
   }
 
   // All key blocks of one query tile; o and state come out unnormalised.
@@ -455,81 +492,92 @@ struct Consumer {
     uint32_t probabilities[kN / 16][4];
     float alpha[2];
     int n = range.max - 1;
-    const uint64_t q = k_major_descriptor(q_buffer());
+    const uint32_t q = k_major_descriptor(q_buffer());
+    uint32_t q_rows[kD / 16][4];
+    if constexpr (Traits::kQRegisters) load_q(q_rows);
+    const auto issue_qk = [&] {
+      if constexpr (Traits::kQRegisters) {
+        wgmma_qk_registers<T, kN, kD>(s, q_rows, k_descriptor());
+      } else {
+        wgmma_qk<T, kN, kD>(s, q, k_descriptor());
+      }
+    };
 
-    uint64_t k = k_descriptor();
     wait_k();
     take_turn();
     wgmma_fence();
-    wgmma_qk<T, kN, kD>(s, q, k);
+    issue_qk();
     wgmma_commit();
     pass_turn();
     wgmma_wait<0>();
-    release(smem.k_empty + ring_k.stage);
+    release(smem.k_empty + 8 * ring_k.stage);
     ring_k.advance();
     finish_scores<Traits>(s, p, tile, own, token, n);
-    softmax_block(s, state, p.scale_log2, alpha);
+    softmax_block<false>(s, state, p.scale_log2, alpha);
     pack_probabilities<T>(s, probabilities);
-    k = k_descriptor();
+    if (p.tail_unclean && (n + 1) * kN > tile.len_k && !kIsMutant<kKeepTail>) {
+      wait_v();
+      zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
+    }
     if (n > range.min) wait_k();
 
     for (--n; n >= range.min; --n) {
-      const uint64_t v = v_descriptor();
       if constexpr (Traits::kOverlap) {
         take_turn();
         wgmma_fence();
-        wgmma_qk<T, kN, kD>(s, q, k);
+        issue_qk();
         wgmma_commit();
-        wait_v(tile, n + 1);
-        scale_rows(o, alpha);
+        wait_v();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v);
+        wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
         wgmma_commit();
         pass_turn();
         wgmma_wait<1>();
-        release(smem.k_empty + ring_k.stage);
+        release(smem.k_empty + 8 * ring_k.stage);
         ring_k.advance();
         finish_scores<Traits>(s, p, tile, own, token, n);
-        softmax_block(s, state, p.scale_log2, alpha);
-        // The wait for the next K stands here because its loop ends a basic block: without one,
-        // ptxas moves the wait for PV above the softmax, and nothing is left to overlap (seen in
-        // SASS: WARPGROUP.DEPBAR gsb0, 0).
-        k = k_descriptor();
+        float shift[2];
+        const bool shrinks = softmax_max<true>(s, state, p.scale_log2, alpha, shift);
+        // The wait for PV stands between maximum and exponentials: those, the packing of P and the
+        // sums then fill each other's gaps (measured: 5 %). The wait for the next K stands before
+        // it because its loop ends a basic block: without one, ptxas moves the wait for PV up to
+        // the wait for S, and nothing is left to overlap (seen in SASS). Decode waits after the
+        // exponentials.
+        if constexpr (Traits::kSplit) softmax_exp(s, state, p.scale_log2, alpha, shift);
         if (n > range.min) wait_k();
         wgmma_wait<0>();
-        release(smem.v_empty + ring_v.stage);
+        release(smem.v_empty + 8 * ring_v.stage);
         ring_v.advance();
+        if constexpr (!Traits::kSplit) softmax_exp(s, state, p.scale_log2, alpha, shift);
         pack_probabilities<T>(s, probabilities);
+        if (shrinks && !kIsMutant<kSkipRescale>) scale_rows(o, alpha);
       } else {
-        wait_v(tile, n + 1);
+        wait_v();
         take_turn();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v);
+        wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
         wgmma_commit();
-        wgmma_qk<T, kN, kD>(s, q, k);
+        issue_qk();
         wgmma_commit();
         pass_turn();
         wgmma_wait<0>();
-        release(smem.v_empty + ring_v.stage);
-        release(smem.k_empty + ring_k.stage);
+        release(smem.v_empty + 8 * ring_v.stage);
+        release(smem.k_empty + 8 * ring_k.stage);
         ring_v.advance();
         ring_k.advance();
         finish_scores<Traits>(s, p, tile, own, token, n);
-        softmax_block(s, state, p.scale_log2, alpha);
+        const bool shrinks = softmax_block<true>(s, state, p.scale_log2, alpha);
         pack_probabilities<T>(s, probabilities);
-        scale_rows(o, alpha);
-        k = k_descriptor();
+        if (shrinks) scale_rows(o, alpha);
         if (n > range.min) wait_k();
       }
     }
-    if constexpr (Traits::kOverlap) scale_rows(o, alpha);
-    const uint64_t v = v_descriptor();
-    wait_v(tile, range.min);
+    wait_v();
     wgmma_fence();
-    wgmma_pv<T, kN, kD>(o, probabilities, v);
+    wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
     wgmma_commit();
     wgmma_wait<0>();
-    release(smem.v_empty + ring_v.stage);
+    release(smem.v_empty + 8 * ring_v.stage);
     ring_v.advance();
   }
 
@@ -584,12 +632,12 @@ struct Consumer {
 #pragma unroll
     for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
     RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
-    mbarrier_wait(smem.q_full + q_index(), ring_q.parity);
+    mbarrier_wait(smem.q_full + 8 * q_index(), ring_q.parity);
     if (range.max > range.min) attend(tile, range, own, token, o, state);
     finish(map_o, tile, token, token0, o, state);
     if (threadIdx.x % 128 == 0) {
       tma_store_wait_read();
-      mbarrier_arrive(smem.q_empty + q_index());
+      mbarrier_arrive(smem.q_empty + 8 * q_index());
     }
     ring_q.advance();
   }

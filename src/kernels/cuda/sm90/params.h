@@ -6,6 +6,23 @@
 
 namespace quire::cuda::sm90 {
 
+// Deliberate faults, each of which the tests must catch (tests/cuda/mutants.py). 0 in every build
+// but those of the target cuda_mutants.
+#ifndef QUIRE_MUTANT
+#define QUIRE_MUTANT 0
+#endif
+enum Mutant {
+  kKeepTail = 1,        // rows of V after the end of a sequence not zeroed
+  kDropStoreFence = 2,  // O in shared memory not fenced before the copy engine reads it
+  kWrongParity = 3,     // V's barrier awaited in the wrong phase
+  kMaskOffByOne = 4,    // one key too many is visible
+  kSkipRescale = 5,     // O keeps the scale of an older maximum
+  kCombineEarly = 6,    // the last chunk but one combines
+  kNumMutants = 6
+};
+template <Mutant kMutant>
+constexpr bool kIsMutant = QUIRE_MUTANT == kMutant;
+
 struct ForwardParams {
   int32_t batch, num_heads, num_kv_heads, head_dim;
   int32_t max_len_q, max_len_k;

@@ -55,7 +55,7 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
   constexpr int kPerLane = kD / 32;  // columns 2*lane + 64*c and the next
   float o[kPerLane] = {};
   const float* chunk = p.partial_o + (first * p.partial_rows + row) * kD + 2 * lane;
-#pragma unroll 4
+#pragma unroll 8
   for (int i = 0; i < tile.num_splits; ++i) {
     const float weight = exp2_approx((__ldcg(lse + i * p.partial_rows) - safe) * kLog2e);
     sum += weight;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void combine_if_last(const ForwardParams& p,
   named_barrier_sync(kBarrier, 128);
   if (threadIdx.x % 128 == 0) {
     const int before = atomicAdd(p.arrivals + tile.number, 1);
-    *last = before == tile.num_splits - 1;
+    *last = before == tile.num_splits - 1 - kIsMutant<kCombineEarly>;
     if (*last) p.arrivals[tile.number] = 0;
     __threadfence();
   }

@@ -134,8 +134,12 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   const auto tiles_of = [&](const SplitSequence& s) {
     return (s.len_q + tokens_per_tile - 1) / tokens_per_tile * p.head_groups;
   };
-  int work = 0, longest = 1, tiles = 0;
-  for (int b = lane; b < p.batch; b += 32) {
+  // The first 32 sequences stay in registers: for most batches the search reads memory once.
+  const SplitSequence first = split_sequence<kN>(p, lane);
+  const int first_tiles = tiles_of(first);
+  int work = first_tiles * first.blocks, longest = max(1, first.blocks), tiles = first_tiles;
+#pragma unroll 1
+  for (int b = lane + 32; b < p.batch; b += 32) {
     const SplitSequence s = split_sequence<kN>(p, b);
     tiles += tiles_of(s);
     work += tiles_of(s) * s.blocks;
@@ -150,18 +154,22 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   const float share = static_cast<float>(work) / p.slots, overhead = 2.0f + p.partial_rows / 16;
   int best = longest;
   float best_time = CUDART_INF_F;
-  for (int step = 0; step < 16; ++step) {
-    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 1 2 3 4 6 8 12 16 24 ...
+#pragma unroll 1
+  for (int step = 1; step < 16; ++step) {
+    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 2 3 4 6 8 12 16 24 ...
     const int chunk = (longest + cuts - 1) / cuts;
-    int items = 0;
-    for (int b = lane; b < p.batch; b += 32) {
+    int items = first_tiles * max(1, (first.blocks + chunk - 1) / chunk);
+#pragma unroll 1
+    for (int b = lane + 32; b < p.batch; b += 32) {
       const SplitSequence s = split_sequence<kN>(p, b);
       items += tiles_of(s) * max(1, (s.blocks + chunk - 1) / chunk);
     }
     items = __reduce_add_sync(0xffffffffu, items);
-    if (items > 4 * p.slots + tiles) break;  // the workspace holds no more
+    if (items > 4 * p.slots + tiles) break;                  // the workspace holds no more
+    const float least = share + overhead * items / p.slots;  // no more chunks can be faster
+    if (least >= best_time) break;
     const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
-    const float time = fminf(waves, share + overhead * items / p.slots + chunk);
+    const float time = fminf(waves, least + chunk);
     if (time < best_time) {
       best_time = time;
       best = chunk;

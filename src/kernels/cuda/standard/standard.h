@@ -15,4 +15,11 @@ const char* standard_unsupported(const QuireAttentionArgs& args);
 int64_t standard_workspace_bytes(const QuireAttentionArgs& args);
 int run_standard(const QuireAttentionArgs& args, QuireAttentionError* error);
 
+// dP = dO V^T, dS = P * (dP - rowsum(P * dP)), then dV = P^T dO, dQ = scale dS K, dK = scale dS^T
+// Q, each a product of whole matrices (algorithm 3 there, without dropout). Dense only.
+int64_t standard_backward_workspace_bytes(const QuireAttentionArgs& args);
+int run_standard_backward(const QuireAttentionArgs& args,
+                          const QuireAttentionGrad& grad,
+                          QuireAttentionError* error);
+
 }  // namespace quire::cuda
