@@ -52,6 +52,11 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
                e.enable_prefix_caching,
                "reuse KV blocks of equal prefixes (on by default)")
       ->group(group);
+  add("--preemption-mode",
+      e.preemption_mode,
+      "what becomes of KV blocks that others need: recompute, swap, or auto, the cheaper")
+      ->type_name("{recompute,swap,auto}");
+  add_count("--swap-space", e.swap_space_bytes, "bytes of host memory that KV is swapped out to");
   add_count("--long-prefill-token-threshold",
             e.long_prefill_token_threshold,
             "most tokens of one sequence in a step; 0 = no limit");

@@ -32,8 +32,7 @@ TEST(Backend, HasNoNullOpInAnyTable) {
 TEST(Backend, ChoosesTheBestLevelByDefaultAndObeysTheEnvironment) {
   unsetenv("QUIRE_ISA");
   const OpTable* best = nullptr;
-  for (const IsaLevel& level : cpu_levels())
-    best = level.runs_here ? level.ops : best;
+  for (const IsaLevel& level : cpu_levels()) best = level.runs_here ? level.ops : best;
   EXPECT_EQ(select_ops("").value(), best);
   EXPECT_STREQ(select_ops("generic").value()->name, "generic");
   EXPECT_EQ(select_ops("ref").value(), &ref_ops());

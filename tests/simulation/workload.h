@@ -29,7 +29,7 @@ struct Workload {
   int vocab_size = 13;
   bool enable_prefix_caching = true;
   int num_host_blocks = 0;  // > 0: preemption swaps
-  int depth = 1;  // steps in flight
+  int depth = 1;            // steps in flight
   std::vector<SimRequest> requests;
 };
 
