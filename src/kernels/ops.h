@@ -176,8 +176,8 @@ struct KvLayout {
   int32_t num_kv_heads, head_dim;  // head_dim <= 1024
 };
 
-// Writes k, v [T, K*D] to slots[t] = block * B + offset; where slots[t] is -1, token t's KV is there
-// already and nothing is written. A value beyond the range of f16 is saturated and counted in
+// Writes k, v [T, K*D] to slots[t] = block * B + offset; where slots[t] is -1, token t's KV is
+// there already and nothing is written. A value beyond the range of f16 is saturated and counted in
 // *overflows (atomically).
 struct KvWriteArgs {
   ConstMatF k, v;
