@@ -84,7 +84,7 @@ TEST_F(RefusalTest, ImpossibleFlags) {
   refuses(run({"--isa", "mmx"}), 2, {"mmx", "generic"});
   refuses(run({"--max-model-len", "100000"}), 2, {"100000", "256", "lower it"});
   refuses(run({"--temperature", "-1"}), 2, {"temperature", "-1"});
-  refuses(run({"-n", "-1"}), 2, {"max_tokens", "-1"});
+  refuses(run({"-n", "-1"}), 2, {"--max-tokens", "-1"});
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need the addresses
