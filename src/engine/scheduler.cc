@@ -1,10 +1,8 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
-#include <string>
 
 #include "base/check.h"
-#include "base/mutants.h"
 #include "kv/block_hash.h"
 
 namespace quire {
@@ -18,86 +16,6 @@ Scheduler::Scheduler(SchedulerConfig config, int num_blocks, int block_size)
   QUIRE_CHECK(config.max_logit_rows > config.max_num_seqs);
   for (int slot = config.max_num_seqs - 1; slot >= 0; --slot) unused_slots_.push_back(slot);
   running_.reserve(config.max_num_seqs);
-}
-
-Status Scheduler::check(int num_prompt_tokens, const SamplingParams& sampling) const {
-  const int max_tokens = sampling.max_tokens;
-  if (num_prompt_tokens < 1) {
-    return invalid_argument("the prompt must have at least 1 token, got 0");
-  }
-  const int room = config_.max_model_len - num_prompt_tokens;
-  if (room < std::min(1, max_tokens)) {
-    return invalid_argument("the prompt has " + std::to_string(num_prompt_tokens) +
-                            " tokens, but max_model_len is " +
-                            std::to_string(config_.max_model_len) +
-                            " tokens of prompt and output together: shorten the prompt or raise "
-                            "--max-model-len");
-  }
-  if (sampling.n > config_.max_num_seqs) {
-    return invalid_argument("n is " + std::to_string(sampling.n) + ", but max_num_seqs is " +
-                            std::to_string(config_.max_num_seqs) +
-                            ", and answers to one prompt run together: lower n or raise "
-                            "--max-num-seqs");
-  }
-  // The last token is sampled and never computed. Full blocks of the prompt are shared.
-  const int64_t computed = int64_t{num_prompt_tokens} + std::max(0, std::min(max_tokens, room) - 1);
-  const int64_t shared = sampling.n == 1 ? 0 : num_prompt_tokens / pool_.block_size();
-  const int64_t blocks_of_one = (computed + pool_.block_size() - 1) / pool_.block_size();
-  const int64_t blocks = shared + sampling.n * (blocks_of_one - shared);
-  if (blocks > pool_.num_blocks()) {
-    return invalid_argument(
-        "the prompt of " + std::to_string(num_prompt_tokens) + " tokens and max_tokens " +
-        std::to_string(max_tokens) +
-        (sampling.n == 1 ? "" : ", n = " + std::to_string(sampling.n) + " times,") + " need " +
-        std::to_string(blocks) + " KV blocks, but the whole pool has " +
-        std::to_string(pool_.num_blocks()) + " blocks of " + std::to_string(pool_.block_size()) +
-        " tokens: shorten the prompt, lower max_tokens or raise --kv-cache-memory-bytes");
-  }
-  return Status();
-}
-
-Result<SequenceId> Scheduler::add(SequenceSpec spec) {
-  QUIRE_RETURN_IF_ERROR(check(static_cast<int>(spec.prompt.size()), spec.sampling));
-  forget_ended();
-  const SequenceId first = open(spec, 0);
-  for (int i = 1; i < spec.sampling.n; ++i) {
-    const SequenceId other = open(spec, i);
-    sequences_[first].unforked.push_back(other);
-  }
-  sequences_[first].wants_all_rows = spec.wants_all_rows;
-  ++num_arrivals_;
-  waiting_.push_back(first);
-  return first;
-}
-
-// One of the n sequences of a request.
-SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
-  if (unused_ids_.empty()) {
-    unused_ids_.push_back(static_cast<SequenceId>(sequences_.size()));
-    sequences_.emplace_back();
-  }
-  const SequenceId id = unused_ids_.back();
-  unused_ids_.pop_back();
-  Sequence& seq = sequences_[id];
-  const int num_prompt = static_cast<int>(spec.prompt.size());
-  seq.state = SequenceState::kWaiting;
-  seq.arrival = num_arrivals_;
-  seq.sample_index = sample_index;
-  seq.sampling = spec.sampling;
-  seq.max_output = std::min(spec.sampling.max_tokens, config_.max_model_len - num_prompt);
-  seq.end_tokens = spec.sampling.stop_token_ids;
-  if (!spec.sampling.ignore_eos) {
-    seq.end_tokens.insert(
-        seq.end_tokens.end(), spec.eos_token_ids.begin(), spec.eos_token_ids.end());
-  }
-  seq.tokens.reserve(num_prompt + seq.max_output);
-  seq.tokens = spec.prompt;
-  seq.num_prompt = num_prompt;
-  const int most_blocks = num_blocks_for(num_prompt + seq.max_output, pool_.block_size());
-  seq.table.set_capacity(most_blocks);
-  seq.block_hashes.reserve(most_blocks);
-  seq.root = pool_.acquire_root(spec.cache_salt);
-  return id;
 }
 
 void Scheduler::cancel(SequenceId id) {
@@ -228,71 +146,6 @@ bool Scheduler::reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budg
     if (n > 0) reserve(sequences_[running_[i]], n, &batch->copies);
   }
   return true;
-}
-
-void Scheduler::admit_waiting(ScheduledBatch* batch, Budget* budget) {
-  while (!waiting_.empty() && budget->tokens > 0) {
-    if (!admit(waiting_.front(), batch, budget)) return;
-  }
-}
-
-// Moves the first waiting group into the batch if there are slots for all its members and blocks
-// for all the tokens they have, beside what running sequences still need for theirs.
-bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
-  Sequence& seq = sequences_[id];
-  if (!may_be_admitted(seq)) return false;
-  if (seq.is_swapped) return admit_swapped(id, batch, budget);
-  find_cached_prefix(seq);
-  const int unreferenced = static_cast<int>(
-      std::ranges::count_if(found_, [&](BlockId block) { return pool_.ref_count(block) == 0; }));
-  const int wanted = blocks_missing(seq) - static_cast<int>(found_.size());
-  if (unreferenced + wanted + budget->outstanding_blocks > pool_.num_available()) return false;
-
-  for (BlockId block : found_) seq.table.append_shared(pool_, block);
-  // The last token is always computed, for its logits.
-  const int num_found =
-      std::min(static_cast<int>(found_.size()) * pool_.block_size(), seq.num_tokens() - 1);
-  if (!mutant("simulation_preempt_keeps_computed") || seq.num_computed == 0) {
-    seq.num_computed = num_found;
-  }
-  seq.num_stored_blocks = static_cast<int>(found_.size());
-  if (seq.num_preemptions == 0) {
-    seq.num_cached_tokens = num_found;
-    stats_.num_prompt_tokens += seq.num_prompt;
-    stats_.prefix_cache_queries += seq.num_prompt;
-    stats_.prefix_cache_hits += num_found;
-  }
-  take_slot(seq);
-  for (SequenceId other : seq.unforked) take_slot(sequences_[other]);
-  seq.state = SequenceState::kRunning;
-  waiting_.pop_front();
-  running_.push_back(id);
-  const size_t place = running_.size() - 1;
-  fork_if_due(id, batch);  // a group that comes back and finds its whole prompt in the cache
-  QUIRE_CHECK(schedule_group(group_at(place), batch, budget));
-  fork_if_due(id, batch);
-  return true;
-}
-
-bool Scheduler::may_be_admitted(const Sequence& seq) const {
-  if (unused_slots_.size() < 1 + seq.unforked.size()) return false;
-  // Preempted in flight: a last token is not known yet.
-  const auto waits = [&](SequenceId id) { return sequences_[id].num_pending > 0; };
-  return seq.num_pending == 0 && std::ranges::none_of(seq.unforked, waits);
-}
-
-// found_ = the leading blocks that the cache has of what the sequence must compute.
-void Scheduler::find_cached_prefix(Sequence& seq) {
-  found_.clear();
-  if (!config_.enable_prefix_caching) return;
-  int reusable = seq.unforked.empty() ? seq.num_tokens() : seq.num_prompt;  // where it forks
-  if (seq.wants_all_rows) reusable = std::min(reusable, seq.num_rows_done);
-  find_prefix(pool_, chain_of(seq), reusable / pool_.block_size(), &found_);
-}
-
-void Scheduler::take_slot(Sequence& seq) {
-  seq.slot = unused_slots_.back();
-  unused_slots_.pop_back();
 }
 
 void Scheduler::announce(Sequence& seq, ScheduledBatch* batch) const {
