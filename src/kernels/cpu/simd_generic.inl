@@ -131,14 +131,14 @@ int64_t products_at_full_speed(int64_t rounds) {
   X x[kCount];
   __builtin_memset(weights, 1, sizeof(weights));
   __builtin_memset(x, 1, sizeof(x));
-  int32_t sum = 0;
+  uint32_t sum = 0;  // wraps
   for (int64_t i = 0; i < rounds; ++i) {
     asm volatile("" : : "r"(weights), "r"(x) : "memory");
     int32_t part = 0;
     for (int j = 0; j < kCount; ++j) part += weights[j] * x[j];
-    sum += part;
+    sum += static_cast<uint32_t>(part);
   }
-  volatile int32_t output = sum;
+  volatile uint32_t output = sum;
   (void)output;
   return rounds * kCount * 2;
 }
