@@ -81,6 +81,11 @@ Result<std::vector<TokenId>> encode(const Llm& llm,
 
 Result<TextStream> Llm::submit(GenerateRequest in) {
   QUIRE_RETURN_IF_ERROR(in.output.validate());
+  if (in.sampling.n > 1) {  // their tokens would mix in one detokenizer
+    return invalid_argument("n is " + std::to_string(in.sampling.n) +
+                            ", but a text stream carries one answer: submit the prompt n times, "
+                            "or use Engine::submit");
+  }
   std::variant<std::string, std::vector<TokenId>> prompt;
   const bool is_chat = std::holds_alternative<ChatPrompt>(in.prompt);
   if (is_chat) {

@@ -124,6 +124,14 @@ TEST_F(LlmTest, InvalidUtf8IsRefusedWithItsOffset) {
   EXPECT_NE(status.message().find("3"), std::string::npos) << status.message();
 }
 
+TEST_F(LlmTest, SeveralAnswersInOneStreamAreRefused) {
+  GenerateRequest request = text_request("abc", 4);
+  request.sampling.n = 2;
+  const Status status = llm_->submit(request).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("n is 2"), std::string::npos) << status.message();
+}
+
 TEST_F(LlmTest, InvalidUtf8InAChatIsRefusedWithItsOffset) {
   GenerateRequest request = text_request("", 4);
   request.prompt = ChatPrompt{.messages = {{"system", "ok"},
