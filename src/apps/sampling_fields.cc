@@ -133,6 +133,8 @@ std::vector<Field> sampling_fields(SamplingParams& p, TextStream::Options& o) {
       integer("max_tokens", p.max_tokens),
       integer("min_tokens", p.min_tokens),
       integer("logprobs", p.logprobs),
+      integer("n", p.n),
+      integer("best_of", o.best_of),
       integer("prompt_logprobs", p.prompt_logprobs),
       token_ids("stop_token_ids", p.stop_token_ids),
       token_ids("allowed_token_ids", p.allowed_token_ids),

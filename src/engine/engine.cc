@@ -28,6 +28,7 @@ std::optional<TokenDelta> TokenStream::next_for(std::chrono::milliseconds timeou
 }
 bool TokenStream::finished() const { return mailbox_->finished(); }
 void TokenStream::cancel() { mailbox_->cancel(); }
+void TokenStream::cancel(int index) { mailbox_->cancel(index); }
 
 struct Engine::Impl {
   Impl(EngineConfig c, const SchedulerConfig& scheduler, std::unique_ptr<ModelRunner> runner)
@@ -124,9 +125,10 @@ Result<TokenStream> Engine::submit(Request request) {
   }
   if (!request.sampling.seed) request.sampling.seed = impl.draw_seed();
   const uint64_t number = impl.shared->next_request.fetch_add(1);
-  auto mailbox = std::make_shared<Mailbox>(request.sampling.n, [shared = impl.shared, number] {
-    shared->inbox.push_always(CancelMessage{number});
-  });
+  auto mailbox =
+      std::make_shared<Mailbox>(request.sampling.n, [shared = impl.shared, number](int index) {
+        shared->inbox.push_always(CancelMessage{number, index});
+      });
   QUIRE_RETURN_IF_ERROR(impl.shared->submit(
       SubmitMessage{number, std::move(request), mailbox, std::chrono::steady_clock::now()}));
   return TokenStream(std::move(mailbox));

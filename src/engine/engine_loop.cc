@@ -1,5 +1,6 @@
 #include "engine/engine_loop.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/check.h"
@@ -99,7 +100,7 @@ bool EngineLoop::drain_inbox() {
     if (auto* submit = std::get_if<SubmitMessage>(&message)) {
       open(std::move(*submit));
     } else {
-      cancel(std::get<CancelMessage>(message).number);
+      cancel(std::get<CancelMessage>(message));
     }
   }
   if (!messages_.empty()) publish_stats();
@@ -137,13 +138,28 @@ void EngineLoop::open(SubmitMessage message) {
   open_.insert_or_assign(first.arrival, std::move(entry));
 }
 
-void EngineLoop::cancel(uint64_t number) {
-  const auto found = arrival_of_.find(number);
+void EngineLoop::cancel(CancelMessage message) {
+  const auto found = arrival_of_.find(message.number);
   if (found == arrival_of_.end() || mutant("engine_ignores_cancel")) return;
-  const auto request = open_.find(found->second);
-  end_all_of(request->second, FinishReason::kAborted, Status());
+  const uint64_t arrival = found->second;
+  OpenRequest& request = open_.at(arrival);
+  if (message.index == kAllAnswers) {
+    end_all_of(request, FinishReason::kAborted, Status());
+  } else {
+    const auto is_meant = [&](SequenceId id) {
+      return scheduler_.sequence(id).sample_index == message.index;
+    };
+    const auto id = std::ranges::find_if(request.open, is_meant);
+    if (id != request.open.end()) abort(request, *id, FinishReason::kAborted, Status());
+  }
+  forget_if_ended(arrival);
+}
+
+void EngineLoop::forget_if_ended(uint64_t arrival) {
+  const auto request = open_.find(arrival);
+  if (!request->second.open.empty()) return;
+  arrival_of_.erase(request->second.number);
   open_.erase(request);
-  arrival_of_.erase(found);
 }
 
 EngineLoop::OpenRequest* EngineLoop::request_of(SequenceId id) {
@@ -200,9 +216,7 @@ void EngineLoop::deliver(const CommittedSequence& done) {
                                  std::to_string(seq.tokens.size()) + " tokens");
   }
   end(request, done.id, std::move(delta));
-  if (!request.open.empty()) return;
-  arrival_of_.erase(request.number);
-  open_.erase(seq.arrival);
+  forget_if_ended(seq.arrival);
 }
 
 // Delivers the last delta of one answer.
@@ -222,14 +236,18 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
 }
 
 void EngineLoop::end_all_of(OpenRequest& request, FinishReason reason, const Status& error) {
-  while (!request.open.empty()) {
-    const SequenceId id = request.open.back();
-    TokenDelta delta;
-    delta.finish_reason = reason;
-    delta.error = error;
-    end(request, id, std::move(delta));
-    scheduler_.cancel(id);
-  }
+  while (!request.open.empty()) abort(request, request.open.back(), reason, error);
+}
+
+void EngineLoop::abort(OpenRequest& request,
+                       SequenceId id,
+                       FinishReason reason,
+                       const Status& error) {
+  TokenDelta delta;
+  delta.finish_reason = reason;
+  delta.error = error;
+  end(request, id, std::move(delta));
+  scheduler_.cancel(id);
 }
 
 void EngineLoop::end_all(FinishReason reason, const Status& error) {

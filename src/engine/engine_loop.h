@@ -25,6 +25,7 @@ struct SubmitMessage {
 };
 struct CancelMessage {
   uint64_t number;
+  int index;  // of the answer, or kAllAnswers
 };
 using EngineMessage = std::variant<SubmitMessage, CancelMessage>;
 
@@ -72,13 +73,15 @@ class EngineLoop {
   Status step();
   Status collect_and_commit(InFlight& step);
   void open(SubmitMessage message);
-  void cancel(uint64_t number);
+  void cancel(CancelMessage message);
   void note_cost(const InFlight& step);
   void note_scheduled(const ScheduledBatch& batch);
   void show_logits(const ScheduledBatch& batch);
   void deliver(const CommittedSequence& done);
   void end(OpenRequest& request, SequenceId id, TokenDelta delta);
   void end_all_of(OpenRequest& request, FinishReason reason, const Status& error);
+  void abort(OpenRequest& request, SequenceId id, FinishReason reason, const Status& error);
+  void forget_if_ended(uint64_t arrival);
   OpenRequest* request_of(SequenceId id);
   void end_all(FinishReason reason, const Status& error);
   void publish_stats();
