@@ -58,7 +58,9 @@ struct ScheduledBatch {
   std::vector<int32_t> logit_rows;           // [R] indices into tokens, increasing
 
   // A step may have nothing to compute and blocks to swap out.
-  bool empty() const { return sequences.empty() && swap_out.empty(); }
+  bool empty() const {
+    return sequences.empty() && (swap_out.empty() || mutant("model_check_drops_swap_only_step"));
+  }
   std::span<const BlockId> blocks_of(const ScheduledSequence& s) const {
     return std::span(block_ids).subspan(s.first_block, s.num_blocks);
   }
