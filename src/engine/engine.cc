@@ -116,6 +116,11 @@ Result<TokenStream> Engine::submit(Request request) {
     return invalid_argument("n is " + std::to_string(request.sampling.n) +
                             ", but logits_tap shows the logits of one answer: use n = 1");
   }
+  if (request.logits_tap && request.sampling.is_beam_search()) {
+    return invalid_argument("beam_width is " + std::to_string(request.sampling.beam_width) +
+                            ", but logits_tap shows the logits of one answer: turn off one of "
+                            "them");
+  }
   for (int32_t token : request.prompt) {
     if (token < 0 || token >= vocab_size) {
       return invalid_argument("prompt token " + std::to_string(token) +

@@ -12,6 +12,18 @@ namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
+
+Status not_finite(const Sequence& seq) {
+  return internal_error("the model's logits are not finite (NaN) after " +
+                        std::to_string(seq.tokens.size()) + " tokens");
+}
+
+Status too_few_hypotheses(const SamplingParams& sampling) {
+  return invalid_argument(
+      "the beam search ended with fewer than n = " + std::to_string(sampling.n) +
+      " answers, because too few tokens are allowed: lower n or allow more "
+      "tokens (allowed_token_ids, banned_token_ids, logit_bias)");
+}
 }  // namespace
 
 Status EngineShared::submit(SubmitMessage message) {
@@ -132,8 +144,7 @@ void EngineLoop::open(SubmitMessage message) {
     return;
   }
   const Sequence& first = scheduler_.sequence(*id);
-  entry.open = {*id};
-  entry.open.insert(entry.open.end(), first.unforked.begin(), first.unforked.end());
+  entry.open = scheduler_.answers_of(*id);
   arrival_of_[message.number] = first.arrival;
   open_.insert_or_assign(first.arrival, std::move(entry));
 }
@@ -212,8 +223,8 @@ void EngineLoop::deliver(const CommittedSequence& done) {
     return;
   }
   if (done.finish_reason == FinishReason::kError) {
-    delta.error = internal_error("the model's logits are not finite (NaN) after " +
-                                 std::to_string(seq.tokens.size()) + " tokens");
+    delta.error =
+        seq.is_beam() && request.has_answer ? too_few_hypotheses(seq.sampling) : not_finite(seq);
   }
   end(request, done.id, std::move(delta));
   forget_if_ended(seq.arrival);
@@ -224,6 +235,7 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   const Sequence& seq = scheduler_.sequence(id);
   delta.index = seq.sample_index;
   delta.stop_token = seq.stop_token;
+  delta.score = seq.score;
   delta.num_cached_tokens = seq.num_cached_tokens;
   delta.num_preemptions = seq.num_preemptions;
   delta.scheduled_time = request.scheduled_time;
@@ -231,6 +243,7 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   delta.finish_time = seconds_since(request.submit_time);
   if (request.queued) shared_->num_queued.fetch_sub(1);
   request.queued = false;
+  request.has_answer |= delta.error.ok();
   request.mailbox->deliver(std::move(delta));
   std::erase(request.open, id);
 }

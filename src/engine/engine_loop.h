@@ -59,7 +59,8 @@ class EngineLoop {
     std::shared_ptr<Mailbox> mailbox;
     std::function<void(int, std::span<const float>)> logits_tap;
     bool wants_logprobs = false, wants_prompt_logprobs = false;
-    bool queued = true;  // counted in num_queued
+    bool queued = true;       // counted in num_queued
+    bool has_answer = false;  // one has ended without error
     std::chrono::steady_clock::time_point submit_time;
     double scheduled_time = 0, first_token_time = 0;
   };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/mutants.h"
+#include "engine/beam_search.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 
@@ -31,7 +32,7 @@ struct ScheduledSequence {
   int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens, or
                                     // of only_samples() the row of another
   int32_t next_token;  // the token at position start + num_tokens where it is known, else -1
-  bool samples;        // draw a token from the last row
+  bool samples;        // draw a token from the last row, or list a beam's candidates
   // Without tokens: one more answer to a prompt whose last row an entry before this one computes.
   bool only_samples() const { return num_tokens == 0; }
 };
@@ -86,6 +87,9 @@ struct StepResult {
   std::vector<int32_t> token_start;  // [S+1]
   std::vector<int32_t> tokens;
   std::vector<SequenceLogprobs> logprobs;  // [S]
+  // [S] Of a beam, which draws no token: its likeliest next ones; none if the logits are not
+  // finite.
+  std::vector<std::vector<BeamCandidate>> beam_candidates;
   // [R, vocab_size] of host memory, valid until the next launch.
   std::span<const float> logits;
   int vocab_size = 0;
