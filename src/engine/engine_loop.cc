@@ -154,7 +154,9 @@ void EngineLoop::cancel(CancelMessage message) {
   if (found == arrival_of_.end() || mutant("engine_ignores_cancel")) return;
   const uint64_t arrival = found->second;
   OpenRequest& request = open_.at(arrival);
-  if (message.index == kAllAnswers) {
+  // A beam search has all its answers at its end: without one of them it is over.
+  const bool ends_all = scheduler_.sequence(request.open.front()).is_beam();
+  if (message.index == kAllAnswers || ends_all) {
     end_all_of(request, FinishReason::kAborted, Status());
   } else {
     const auto is_meant = [&](SequenceId id) {
