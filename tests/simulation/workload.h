@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "engine/policies.h"
 
 namespace quire {
 
@@ -15,6 +18,7 @@ struct SimRequest {
   std::string salt;
   int n = 1;
   int max_tokens = 1, min_tokens = 0;
+  std::optional<int> expected_output_tokens;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   bool wants_all_rows = false;
@@ -30,6 +34,9 @@ struct Workload {
   bool enable_prefix_caching = true;
   int num_host_blocks = 0;  // > 0: preemption swaps
   int depth = 1;            // steps in flight
+  KvPolicy kv_policy = KvPolicy::kPaged;
+  Batching batching = Batching::kContinuous;
+  int batch_size = 1, batch_window = 0;  // requests, steps
   std::vector<SimRequest> requests;
 };
 
@@ -39,6 +46,8 @@ struct SimCounters {
 };
 
 Workload random_workload(uint64_t seed);
+// The same requests under another memory policy and a random way of batching.
+Workload with_policy(Workload workload, KvPolicy policy);
 // Empty when everything held; else what was violated and where.
 std::string run_workload(const Workload& workload, SimCounters* counters = nullptr);
 // A smaller workload that still fails, and its description as code.
