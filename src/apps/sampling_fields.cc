@@ -134,6 +134,8 @@ std::vector<Field> sampling_fields(SamplingParams& p, TextStream::Options& o) {
       integer("min_tokens", p.min_tokens),
       integer("expected_output_tokens", p.expected_output_tokens),
       integer("logprobs", p.logprobs),
+      integer("n", p.n),
+      integer("best_of", o.best_of),
       integer("prompt_logprobs", p.prompt_logprobs),
       token_ids("stop_token_ids", p.stop_token_ids),
       token_ids("allowed_token_ids", p.allowed_token_ids),

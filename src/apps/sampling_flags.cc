@@ -120,11 +120,19 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
   });
 }
 
+void add_answer_count_flags(CLI::App& app, SamplingFlags& f) {
+  app.add_option("--n", f.n, "answers to one prompt, which is computed once")->group("Sampling");
+  app.add_option("--best-of",
+                 f.best_of,
+                 "generate this many answers and give the n most likely, best first")
+      ->group("Sampling");
+}
+
 Status SamplingFlags::validate() const {
   SamplingParams defaults;
   defaults.max_tokens = std::numeric_limits<int>::max();
   QUIRE_RETURN_IF_ERROR(with_flag_names(over(defaults).validate(std::numeric_limits<int>::max())));
-  return with_flag_names(output().validate());
+  return with_flag_names(output().validate(n.value_or(1)));
 }
 
 Status with_flag_names(const Status& status) {
@@ -140,6 +148,8 @@ Status with_flag_names(const Status& status) {
                                                           "max_tokens",
                                                           "min_tokens",
                                                           "logprobs",
+                                                          "n",
+                                                          "best_of",
                                                           "stop",
                                                           "stop_token_ids",
                                                           "allowed_token_ids",
@@ -169,6 +179,7 @@ SamplingParams SamplingFlags::over(SamplingParams p) const {
   p.top_k = top_k.value_or(p.top_k);
   p.max_tokens = max_tokens.value_or(p.max_tokens);
   p.min_tokens = min_tokens.value_or(p.min_tokens);
+  p.n = n.value_or(p.n);
   if (logprobs) p.logprobs = logprobs;
   if (seed) p.seed = seed;
   p.stop_token_ids.insert(p.stop_token_ids.end(), stop_token_ids.begin(), stop_token_ids.end());
@@ -182,7 +193,7 @@ SamplingParams SamplingFlags::over(SamplingParams p) const {
 }
 
 TextStream::Options SamplingFlags::output() const {
-  return {.stop = stop, .skip_special_tokens = !keep_special_tokens};
+  return {.stop = stop, .skip_special_tokens = !keep_special_tokens, .best_of = best_of};
 }
 
 }  // namespace quire

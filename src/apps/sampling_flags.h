@@ -17,7 +17,7 @@ namespace quire {
 struct SamplingFlags {
   std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
       frequency_penalty;
-  std::optional<int> top_k, max_tokens, min_tokens, logprobs;
+  std::optional<int> top_k, max_tokens, min_tokens, logprobs, n, best_of;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids, allowed_token_ids, banned_token_ids;
@@ -36,6 +36,8 @@ Status with_flag_names(const Status& status);
 
 // Values out of range end the parsing, before any model is loaded.
 void add_sampling_flags(CLI::App& app, SamplingFlags& flags);
+// --n and --best-of, where several answers to one prompt make sense.
+void add_answer_count_flags(CLI::App& app, SamplingFlags& flags);
 
 // Applies the sampling fields of `object` to params and output. An unknown field is an error that
 // names it and the nearest known one; `known_elsewhere` lists fields that the caller reads itself.

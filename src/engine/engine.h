@@ -29,6 +29,8 @@ class TokenStream {
   std::optional<TokenDelta> next_for(std::chrono::milliseconds timeout);
   bool finished() const;
   void cancel();
+  // Ends one of the n answers; the others go on.
+  void cancel(int index);
 
  private:
   friend class Engine;

@@ -1,5 +1,6 @@
 #include "engine/engine_loop.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/check.h"
@@ -14,6 +15,18 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 bool is_failure(const TokenDelta& delta) {
   return delta.finish_reason == FinishReason::kAborted ||
          delta.finish_reason == FinishReason::kError;
+}
+
+Status not_finite(const Sequence& seq) {
+  return internal_error("the model's logits are not finite (NaN) after " +
+                        std::to_string(seq.tokens.size()) + " tokens");
+}
+
+Status too_few_hypotheses(const SamplingParams& sampling) {
+  return invalid_argument(
+      "the beam search ended with fewer than n = " + std::to_string(sampling.n) +
+      " answers, because too few tokens are allowed: lower n or allow more "
+      "tokens (allowed_token_ids, banned_token_ids, logit_bias)");
 }
 }  // namespace
 
@@ -112,7 +125,7 @@ bool EngineLoop::drain_inbox() {
     if (auto* submit = std::get_if<SubmitMessage>(&message)) {
       open(std::move(*submit));
     } else {
-      cancel(std::get<CancelMessage>(message).number);
+      cancel(std::get<CancelMessage>(message));
     }
   }
   if (!messages_.empty()) publish_stats();
@@ -146,19 +159,33 @@ void EngineLoop::open(SubmitMessage message) {
     return;
   }
   const Sequence& first = scheduler_.sequence(*id);
-  entry.open = {*id};
-  entry.open.insert(entry.open.end(), first.unforked.begin(), first.unforked.end());
+  entry.open = scheduler_.answers_of(*id);
   arrival_of_[message.number] = first.arrival;
   open_.insert_or_assign(first.arrival, std::move(entry));
 }
 
-void EngineLoop::cancel(uint64_t number) {
-  const auto found = arrival_of_.find(number);
+void EngineLoop::cancel(CancelMessage message) {
+  const auto found = arrival_of_.find(message.number);
   if (found == arrival_of_.end() || mutant("engine_ignores_cancel")) return;
-  const auto request = open_.find(found->second);
-  end_all_of(request->second, FinishReason::kAborted, Status());
+  const uint64_t arrival = found->second;
+  OpenRequest& request = open_.at(arrival);
+  if (message.index == kAllAnswers) {
+    end_all_of(request, FinishReason::kAborted, Status());
+  } else {
+    const auto is_meant = [&](SequenceId id) {
+      return scheduler_.sequence(id).sample_index == message.index;
+    };
+    const auto id = std::ranges::find_if(request.open, is_meant);
+    if (id != request.open.end()) abort(request, *id, FinishReason::kAborted, Status());
+  }
+  forget_if_ended(arrival);
+}
+
+void EngineLoop::forget_if_ended(uint64_t arrival) {
+  const auto request = open_.find(arrival);
+  if (!request->second.open.empty()) return;
+  arrival_of_.erase(request->second.number);
   open_.erase(request);
-  arrival_of_.erase(found);
 }
 
 EngineLoop::OpenRequest* EngineLoop::request_of(SequenceId id) {
@@ -211,13 +238,11 @@ void EngineLoop::deliver(const CommittedSequence& done) {
     return;
   }
   if (done.finish_reason == FinishReason::kError) {
-    delta.error = internal_error("the model's logits are not finite (NaN) after " +
-                                 std::to_string(seq.tokens.size()) + " tokens");
+    delta.error =
+        seq.is_beam() && request.has_answer ? too_few_hypotheses(seq.sampling) : not_finite(seq);
   }
   end(request, done.id, std::move(delta));
-  if (!request.open.empty()) return;
-  arrival_of_.erase(request.number);
-  open_.erase(seq.arrival);
+  forget_if_ended(seq.arrival);
 }
 
 // Delivers the last delta of one answer.
@@ -225,6 +250,7 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   const Sequence& seq = scheduler_.sequence(id);
   delta.index = seq.sample_index;
   delta.stop_token = seq.stop_token;
+  delta.score = seq.score;
   delta.num_cached_tokens = seq.num_cached_tokens;
   delta.num_preemptions = seq.num_preemptions;
   delta.scheduled_time = request.scheduled_time;
@@ -232,6 +258,7 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   delta.finish_time = seconds_since(request.submit_time);
   if (request.queued) shared_->num_queued.fetch_sub(1);
   request.queued = false;
+  request.has_answer |= delta.error.ok();
   if (is_failure(delta)) send_held(request.mailbox.get());
   send(request, std::move(delta));
   std::erase(request.open, id);
@@ -264,14 +291,18 @@ void EngineLoop::send_held(const Mailbox* only_to) {
 }
 
 void EngineLoop::end_all_of(OpenRequest& request, FinishReason reason, const Status& error) {
-  while (!request.open.empty()) {
-    const SequenceId id = request.open.back();
-    TokenDelta delta;
-    delta.finish_reason = reason;
-    delta.error = error;
-    end(request, id, std::move(delta));
-    scheduler_.cancel(id);
-  }
+  while (!request.open.empty()) abort(request, request.open.back(), reason, error);
+}
+
+void EngineLoop::abort(OpenRequest& request,
+                       SequenceId id,
+                       FinishReason reason,
+                       const Status& error) {
+  TokenDelta delta;
+  delta.finish_reason = reason;
+  delta.error = error;
+  end(request, id, std::move(delta));
+  scheduler_.cancel(id);
 }
 
 void EngineLoop::end_all(FinishReason reason, const Status& error) {

@@ -26,6 +26,7 @@ void Scheduler::cancel(SequenceId id) {
   Sequence& seq = sequences_[id];
   const bool is_open = seq.state == SequenceState::kWaiting || seq.state == SequenceState::kRunning;
   if (!is_open) return;
+  if (seq.is_beam()) return end_beams(beam_group_of(seq), FinishReason::kAborted);
   leave(id);
   seq.state = SequenceState::kFinished;
   seq.finish_reason = FinishReason::kAborted;
@@ -62,6 +63,7 @@ void Scheduler::schedule_running(ScheduledBatch* batch, Budget* budget) {
 // False if there are no blocks for it, though it is the newest: then it waits again.
 bool Scheduler::schedule_group(GroupRange group, ScheduledBatch* batch, Budget* budget) {
   count_tokens(group, *budget);
+  if (sequences_[running_[group.begin]].is_beam()) count_beam_tokens(group, *budget);
   if (!reserve_or_preempt(group, batch, budget)) return false;
   for (size_t i = group.begin; i < group.end; ++i) {
     const int n = counts_[i - group.begin];
@@ -213,13 +215,18 @@ void Scheduler::commit(const ScheduledBatch& batch,
                        const StepResult& result,
                        std::vector<CommittedSequence>* committed) {
   committed->clear();
-  bool any_finished = false;
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const ScheduledSequence& entry = batch.sequences[i];
     Sequence& seq = sequences_[entry.id];
     --seq.num_in_flight;
     if (seq.state == SequenceState::kFinished) {  // ended while this step was in flight
       release_ended(entry.id);
+      continue;
+    }
+    const bool still_holds_blocks = entry.epoch == seq.num_preemptions;
+    const int num_computed = entry.start + entry.num_tokens;
+    if (seq.is_beam()) {
+      if (still_holds_blocks) store_full_blocks(seq, num_computed);
       continue;
     }
     CommittedSequence done{entry.id, static_cast<int32_t>(i), 0, FinishReason::kNone};
@@ -230,19 +237,20 @@ void Scheduler::commit(const ScheduledBatch& batch,
       if (seq.finish_reason != FinishReason::kNone) break;
     }
     if (seq.finish_reason == FinishReason::kError) done.num_new_tokens = 0;
-    const int num_computed = entry.start + entry.num_tokens;
     if (seq.max_output == 0 && num_computed == seq.num_prompt) {
       seq.finish_reason = FinishReason::kLength;
     }
-    const bool still_holds_blocks = entry.epoch == seq.num_preemptions;
     if (still_holds_blocks) store_full_blocks(seq, num_computed);
     done.finish_reason = seq.finish_reason;
-    any_finished |= done.finish_reason != FinishReason::kNone;
     stats_.num_generated_tokens += done.num_new_tokens;
     committed->push_back(done);
   }
-  if (!any_finished) return;
-  for (const CommittedSequence& done : *committed) {
+  finish_ended(*committed);
+  commit_beams(batch, result, committed);
+}
+
+void Scheduler::finish_ended(std::span<const CommittedSequence> committed) {
+  for (const CommittedSequence& done : committed) {
     if (done.finish_reason == FinishReason::kNone) continue;
     leave(done.id);
     sequences_[done.id].state = SequenceState::kFinished;

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/beam_search.h"
 #include "engine/policies.h"
 #include "engine/scheduled_batch.h"
 #include "engine/sequence.h"
@@ -59,6 +60,15 @@ struct CommittedSequence {
   FinishReason finish_reason;
 };
 
+// A beam search on its way. Its members are sequences that take turns at being beams.
+struct BeamGroup {
+  uint64_t arrival;
+  BeamSearch search;
+  std::vector<SequenceId> members;  // [width] by sample_index
+  std::vector<SequenceId> beams;    // of each running beam of `search`; the other members are idle
+  bool operator==(const BeamGroup&) const = default;
+};
+
 struct SchedulerStats {
   int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
   int64_t num_preemptions = 0, num_prompt_tokens = 0, num_generated_tokens = 0;
@@ -75,10 +85,12 @@ class Scheduler {
   // Refuses what could never finish, with the numbers: an empty prompt, one longer than
   // max_model_len, a prompt whose output would not fit in the whole pool. Pure.
   Status check(int num_prompt_tokens, const SamplingParams& sampling) const;
-  // Into the waiting line. Returns the first of the group; `unforked` has the others.
+  // Into the waiting line. Returns the first of the group.
   Result<SequenceId> add(SequenceSpec spec);
-  // Ends a sequence at any moment; the others of its group go on. Its blocks are free once no
-  // launched step contains it.
+  // The sequences that the answers of this group will be read from, in order.
+  std::vector<SequenceId> answers_of(SequenceId first) const;
+  // Ends a sequence at any moment; the others of its group go on, but not those of a beam search.
+  // Its blocks are free once no launched step contains it.
   void cancel(SequenceId id);
 
   // Fills *batch; it stays empty when nothing can run now. `now` is the caller's clock, in seconds:
@@ -87,7 +99,7 @@ class Scheduler {
   // Only time can start something: when that is.
   std::optional<double> waits_until(double now) const;
   // Takes the results of the oldest uncommitted batch. Sequences that end can be read until the
-  // next add() or schedule().
+  // next add() or schedule(). Of a beam search nothing is told before its answers, all at once.
   void commit(const ScheduledBatch& batch,
               const StepResult& result,
               std::vector<CommittedSequence>* committed);
@@ -102,6 +114,7 @@ class Scheduler {
   const std::deque<SequenceId>& waiting() const { return waiting_; }
   const Sequence& sequence(SequenceId id) const { return sequences_[id]; }
   std::span<const Sequence> sequences() const { return sequences_; }
+  std::span<const BeamGroup> beam_groups() const { return beam_groups_; }
   const BlockPool& pool() const { return pool_; }
   const BlockPool& host_pool() const { return host_pool_; }
   const BuddyAllocator& regions() const { return regions_; }  // empty with paged and off
@@ -160,6 +173,30 @@ class Scheduler {
   bool may_be_admitted(const Sequence& seq) const;
   void promote(SequenceId first);
   void leave(SequenceId id);
+  void finish_ended(std::span<const CommittedSequence> committed);
+
+  // scheduler_beams.cc
+  void open_beams(SequenceId first);
+  BeamGroup& beam_group_of(const Sequence& seq);
+  const BeamGroup& beam_group_of(const Sequence& seq) const;
+  std::vector<SequenceId> idle_beams(const Sequence& seq) const;
+  void count_beam_tokens(GroupRange group, Budget budget);
+  void commit_beams(const ScheduledBatch& batch,
+                    const StepResult& result,
+                    std::vector<CommittedSequence>* committed);
+  void advance_beams(int first_entry,
+                     const ScheduledBatch& batch,
+                     const StepResult& result,
+                     std::vector<CommittedSequence>* committed);
+  void continue_beams(BeamGroup& group, std::span<const BeamSearch::Choice> choices);
+  void fork_beam(SequenceId id, const Sequence& parent);
+  void retire_beam(SequenceId id);
+  void replace_beams(BeamGroup& group, std::vector<SequenceId> beams);
+  void finish_beams(BeamGroup& group,
+                    bool is_valid,
+                    int batch_index,
+                    std::vector<CommittedSequence>* committed);
+  void end_beams(BeamGroup& group, FinishReason reason);
   SequenceId open(const SequenceSpec& spec, int sample_index);
   void store_full_blocks(Sequence& seq, int num_computed);
   void append_token(Sequence& seq, int32_t token);
@@ -196,6 +233,7 @@ class Scheduler {
   std::vector<int32_t> unused_slots_;
   std::vector<SequenceId> running_;  // oldest first
   std::deque<SequenceId> waiting_;   // oldest first, all younger than the running ones
+  std::vector<BeamGroup> beam_groups_;
   uint64_t num_arrivals_ = 0;
   double recompute_cost_ = 0;  // seconds a token
   int batch_places_ = 0;       // requests that the dynamic or static batch still takes

@@ -21,26 +21,35 @@ Status Scheduler::check(int num_prompt_tokens, const SamplingParams& sampling) c
                             " tokens of prompt and output together: shorten the prompt or raise "
                             "--max-model-len");
   }
-  if (sampling.n > config_.max_num_seqs) {
-    return invalid_argument("n is " + std::to_string(sampling.n) + ", but max_num_seqs is " +
-                            std::to_string(config_.max_num_seqs) +
-                            ", and answers to one prompt run together: lower n or raise "
-                            "--max-num-seqs");
+  const std::string name = sampling.is_beam_search() ? "beam_width" : "n";
+  const int num_sequences = sampling.num_sequences();
+  const std::string what = name + " is " + std::to_string(num_sequences);
+  if (num_sequences > config_.max_num_seqs) {
+    return invalid_argument(what + ", but max_num_seqs is " + std::to_string(config_.max_num_seqs) +
+                            ", and answers to one prompt run together: lower " + name +
+                            " or raise --max-num-seqs");
+  }
+  if (sampling.is_beam_search() && num_sequences > config_.max_num_batched_tokens) {
+    return invalid_argument(what + ", but max_num_batched_tokens is " +
+                            std::to_string(config_.max_num_batched_tokens) +
+                            ", and all beams run in one step: lower beam_width or raise "
+                            "--max-num-batched-tokens");
   }
   QUIRE_RETURN_IF_ERROR(check_policy(num_prompt_tokens, sampling));
   if (is_contiguous(config_.kv_policy)) return Status();
   // The last token is sampled and never computed. Full blocks of the prompt are shared.
   const int64_t computed = int64_t{num_prompt_tokens} + std::max(0, std::min(max_tokens, room) - 1);
-  const bool shares = sampling.n > 1 && config_.kv_policy == KvPolicy::kPaged;
+  const bool shares = num_sequences > 1 && config_.kv_policy == KvPolicy::kPaged;
   const int64_t shared = shares ? num_prompt_tokens / pool_.block_size() : 0;
   const int64_t blocks_of_one = (computed + pool_.block_size() - 1) / pool_.block_size();
-  const int64_t blocks = shared + sampling.n * (blocks_of_one - shared);
+  const int64_t blocks = shared + num_sequences * (blocks_of_one - shared);
   if (blocks > pool_.num_blocks()) {
     return invalid_argument(
         "the prompt of " + std::to_string(num_prompt_tokens) + " tokens and max_tokens " +
         std::to_string(max_tokens) +
-        (sampling.n == 1 ? "" : ", n = " + std::to_string(sampling.n) + " times,") + " need " +
-        std::to_string(blocks) + " KV blocks, but the whole pool has " +
+        (num_sequences == 1 ? ""
+                            : ", " + name + " = " + std::to_string(num_sequences) + " times,") +
+        " need " + std::to_string(blocks) + " KV blocks, but the whole pool has " +
         std::to_string(pool_.num_blocks()) + " blocks of " + std::to_string(pool_.block_size()) +
         " tokens: shorten the prompt, lower max_tokens or raise --kv-cache-memory-bytes");
   }
@@ -51,10 +60,11 @@ Result<SequenceId> Scheduler::add(SequenceSpec spec) {
   QUIRE_RETURN_IF_ERROR(check(static_cast<int>(spec.prompt.size()), spec.sampling));
   forget_ended();
   const SequenceId first = open(spec, 0);
-  for (int i = 1; i < spec.sampling.n; ++i) {
+  for (int i = 1; i < spec.sampling.num_sequences(); ++i) {
     const SequenceId other = open(spec, i);
     sequences_[first].unforked.push_back(other);
   }
+  if (spec.sampling.is_beam_search()) open_beams(first);
   sequences_[first].wants_all_rows = spec.wants_all_rows;
   ++num_arrivals_;
   waiting_.push_back(first);
@@ -62,6 +72,18 @@ Result<SequenceId> Scheduler::add(SequenceSpec spec) {
 }
 
 // One of the n sequences of a request.
+std::vector<SequenceId> Scheduler::answers_of(SequenceId first) const {
+  const Sequence& seq = sequences_[first];
+  std::vector<SequenceId> answers = {first};
+  if (seq.is_beam()) {
+    answers = beam_group_of(seq).members;
+    answers.resize(seq.sampling.n);
+  } else {
+    answers.insert(answers.end(), seq.unforked.begin(), seq.unforked.end());
+  }
+  return answers;
+}
+
 SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
   if (unused_ids_.empty()) {
     unused_ids_.push_back(static_cast<SequenceId>(sequences_.size()));
@@ -138,6 +160,7 @@ void Scheduler::start(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   }
   take_slot(seq);
   for (SequenceId other : seq.unforked) take_slot(sequences_[other]);
+  for (SequenceId other : idle_beams(seq)) take_slot(sequences_[other]);
   seq.state = SequenceState::kRunning;
   waiting_.pop_front();
   running_.push_back(id);
@@ -148,7 +171,7 @@ void Scheduler::start(SequenceId id, ScheduledBatch* batch, Budget* budget) {
 }
 
 bool Scheduler::may_be_admitted(const Sequence& seq) const {
-  if (unused_slots_.size() < 1 + seq.unforked.size()) return false;
+  if (unused_slots_.size() < 1 + seq.unforked.size() + idle_beams(seq).size()) return false;
   // Preempted in flight: a last token is not known yet.
   const auto waits = [&](SequenceId id) { return sequences_[id].num_pending > 0; };
   return seq.num_pending == 0 && std::ranges::none_of(seq.unforked, waits);

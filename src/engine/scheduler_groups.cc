@@ -86,6 +86,9 @@ void Scheduler::preempt_newest_group(ScheduledBatch* batch) {
   const bool swapped = should_swap(members) && swap_out(members, batch);
   Sequence& first = sequences_[members[0]];
   for (SequenceId id : first.unforked) give_up(sequences_[id]);
+  if (!mutant("model_idle_beams_keep_slots")) {
+    for (SequenceId id : idle_beams(first)) give_up(sequences_[id]);
+  }
   for (SequenceId id : members) {
     give_up(sequences_[id]);
     sequences_[id].is_swapped = swapped;

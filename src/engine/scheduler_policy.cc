@@ -43,6 +43,12 @@ int Scheduler::reserved_blocks(const Sequence& seq) const {
 // For check(): does a request fit into an empty pool?
 Status Scheduler::check_policy(int num_prompt, const SamplingParams& sampling) const {
   if (config_.kv_policy == KvPolicy::kPaged) return Status();
+  if (sampling.is_beam_search()) {
+    return invalid_argument("beam_width is " + std::to_string(sampling.beam_width) +
+                            ", but beams share blocks, which --kv-policy " +
+                            std::string(name_of(config_.kv_policy)) +
+                            " does not: say --kv-policy paged");
+  }
   const int room = config_.max_model_len - num_prompt;
   int output = std::min(sampling.max_tokens, room);
   const int expected = std::min(sampling.expected_output_tokens.value_or(output), output);

@@ -25,6 +25,9 @@ uint64_t Scheduler::state_hash() const {
   for (SequenceId id : running_) h = hash_combine(h, id);
   h = hash_combine(h, running_.size());
   for (SequenceId id : waiting_) h = hash_combine(h, id);
+  for (const BeamGroup& group : beam_groups_) {
+    h = hash_combine(hash_tokens(h, group.beams), group.search.state_hash());
+  }
   return h;
 }
 

@@ -4,6 +4,9 @@
 // The n answers to one prompt are a group of sequences. The first computes the prompt while the
 // others wait in its `unforked`; then they become second holders of its blocks (fork) and go on by
 // themselves. A block that several hold is copied by whoever must write to it first.
+//
+// The beams of a beam search are a group, too. They sample in the same step, and then the scheduler
+// makes each the continuation of one of them (scheduler_beams.cc).
 #pragma once
 
 #include <cstdint>
@@ -37,6 +40,7 @@ struct Sequence {
   FinishReason finish_reason = FinishReason::kNone;
   bool wants_all_rows = false;
   std::optional<int32_t> stop_token;
+  std::optional<double> score;  // of a beam search's answer
   double submit_time = 0;
   uint64_t arrival = 0;      // order of arrival; the members of a group have the same
   int32_t sample_index = 0;  // in [0, n)
@@ -67,6 +71,7 @@ struct Sequence {
   int num_cached_tokens = 0;           // prompt tokens found in the cache at first admission
   int num_preemptions = 0;
 
+  bool is_beam() const { return sampling.is_beam_search(); }
   int num_tokens() const { return static_cast<int>(tokens.size()) + num_pending; }
   int num_output() const { return static_cast<int>(tokens.size()) - num_prompt; }
   bool operator==(const Sequence&) const = default;

@@ -175,6 +175,10 @@ TEST_F(RefusalTest, AKvPoolBeyondTheMemory) {
 
 TEST_F(RefusalTest, PromptsThatAreNotText) {
   refuses({"run", tiny(), "--raw", "-p", "a\xff"}, 2, {"UTF-8"});
+  write_file(path("template"), "{{ messages[0].content }}");
+  refuses({"run", tiny(), "--chat-template", path("template"), "-p", "a\xff"},
+          2,
+          {"the user message is not valid UTF-8 at byte 1 (0xff)"});
   refuses({"tokenize", tiny(), "-p", "a\xff"}, 2, {"UTF-8"});
   refuses({"run", tiny(), "-f", "-"}, 2, {"empty"});
   refuses({"run", tiny()}, 2, {"no prompt"});
@@ -204,6 +208,22 @@ TEST_F(RefusalTest, OutputsThatCannotBeWritten) {
           {out});
   // The file is opened before anything is measured: no table on standard output.
   refuses({"bench", "model", tiny(), "--json", out}, 7, {out});
+}
+
+TEST_F(RefusalTest, NumbersOfAnswers) {
+  const auto run = [&](const Arguments& more) {
+    Arguments all = {"run", tiny(), "-p", "x"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  refuses(run({"--n", "0"}), 2, {"--n must be >= 1, got 0"});
+  refuses(run({"--best-of", "0"}), 2, {"--best-of is 0", "--n, which is 1"});
+  refuses(run({"--n", "3", "--best-of", "2"}), 2, {"--best-of is 2", "--n, which is 3"});
+  refuses(run({"--n", "9", "--max-num-seqs", "8", "--temperature", "1"}),
+          2,
+          {"--n is 9", "8", "--max-num-seqs"});
+  refuses(run({"--n", "2", "--temperature", "0"}), 2, {"--n is 2", "greedy"});
+  refuses({"chat", tiny(), "--n", "2"}, 2, {"--n"});
 }
 
 TEST_F(RefusalTest, TokenIdsOutOfRange) {

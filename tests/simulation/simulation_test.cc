@@ -31,10 +31,11 @@ TEST(Simulation, RandomWorkloadsKeepEveryInvariantAndGiveEveryTokenOnce) {
   }
   std::cout << "seeds " << first << ".." << first + count - 1 << ": " << counters.steps
             << " steps, " << counters.finished << " finished, " << counters.cancelled
-            << " cancelled, " << counters.refused << " refused, " << counters.preemptions
-            << " preemptions, " << counters.prefix_hits << " prefix tokens hit, "
-            << counters.evictions << " evictions, " << counters.copies << " copies on write, "
-            << counters.swapped_out << " blocks swapped out, " << counters.swapped_in << " in\n";
+            << " cancelled, " << counters.beam_searches << " beam searches, " << counters.refused
+            << " refused, " << counters.preemptions << " preemptions, " << counters.prefix_hits
+            << " prefix tokens hit, " << counters.evictions << " evictions, " << counters.copies
+            << " copies on write, " << counters.swapped_out << " blocks swapped out, "
+            << counters.swapped_in << " in\n";
   if (only >= 0 || count < 1000) return;
   // The workloads reach what they are made to reach.
   EXPECT_GT(counters.finished, count);
@@ -43,6 +44,7 @@ TEST(Simulation, RandomWorkloadsKeepEveryInvariantAndGiveEveryTokenOnce) {
   EXPECT_GT(counters.preemptions, count / 4);
   EXPECT_GT(counters.prefix_hits, count / 4);
   EXPECT_GT(counters.evictions, count / 4);
+  EXPECT_GT(counters.beam_searches, count / 4);
   EXPECT_GT(counters.copies, count / 20);
   EXPECT_GT(counters.swapped_in, count / 20);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/policies.h"
+#include "engine/request.h"
 
 namespace quire {
 
@@ -17,6 +18,9 @@ struct SimRequest {
   std::vector<int32_t> prompt;
   std::string salt;
   int n = 1;
+  int beam_width = 0;
+  double length_penalty = 1;
+  EarlyStopping early_stopping = EarlyStopping::kFalse;
   int max_tokens = 1, min_tokens = 0;
   std::optional<int> expected_output_tokens;
   std::vector<int32_t> stop_token_ids;
@@ -42,7 +46,7 @@ struct Workload {
 
 struct SimCounters {
   int64_t steps = 0, preemptions = 0, prefix_hits = 0, evictions = 0, finished = 0, cancelled = 0,
-          refused = 0, copies = 0, swapped_out = 0, swapped_in = 0;
+          refused = 0, beam_searches = 0, copies = 0, swapped_out = 0, swapped_in = 0;
 };
 
 Workload random_workload(uint64_t seed);
