@@ -140,6 +140,7 @@ std::vector<Field> sampling_fields(SamplingParams& p, TextStream::Options& o) {
       number("frequency_penalty", p.frequency_penalty),
       integer("max_tokens", p.max_tokens),
       integer("min_tokens", p.min_tokens),
+      integer("expected_output_tokens", p.expected_output_tokens),
       integer("logprobs", p.logprobs),
       integer("n", p.n),
       integer("best_of", o.best_of),

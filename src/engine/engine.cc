@@ -70,7 +70,12 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const RunnerInfo& i
   result.max_model_len = config.max_model_len > 0 ? config.max_model_len : most;
   result.long_prefill_token_threshold = config.long_prefill_token_threshold;
   result.max_logit_rows = info.max_logit_rows;
-  result.enable_prefix_caching = config.enable_prefix_caching;
+  result.kv_policy = *parse_kv_policy(config.kv_policy);
+  result.batching = *parse_batching(config.batching);
+  result.batch_size = config.batch_size;
+  result.batch_window = config.batch_window_ms / 1000.0;
+  result.enable_prefix_caching =
+      config.enable_prefix_caching && result.kv_policy == KvPolicy::kPaged;
   result.preemption_mode = config.preemption_mode == "swap"   ? PreemptionMode::kSwap
                            : config.preemption_mode == "auto" ? PreemptionMode::kAuto
                                                               : PreemptionMode::kRecompute;

@@ -12,6 +12,10 @@ namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
+bool is_failure(const TokenDelta& delta) {
+  return delta.finish_reason == FinishReason::kAborted ||
+         delta.finish_reason == FinishReason::kError;
+}
 
 Status not_finite(const Sequence& seq) {
   return internal_error("the model's logits are not finite (NaN) after " +
@@ -69,7 +73,7 @@ void EngineLoop::run() {
 Status EngineLoop::step() {
   InFlight& current = steps_[num_steps_ % 2];
   InFlight& previous = steps_[(num_steps_ + 1) % 2];
-  scheduler_.schedule(&current.batch);
+  scheduler_.schedule(&current.batch, seconds_at(std::chrono::steady_clock::now()));
   note_scheduled(current.batch);
   if (!current.batch.empty()) {
     current.launch_time = std::chrono::steady_clock::now();
@@ -91,6 +95,7 @@ Status EngineLoop::collect_and_commit(InFlight& step) {
   scheduler_.commit(step.batch, result_, &committed_);
   publish_stats();  // before any reader learns of it
   for (const CommittedSequence& done : committed_) deliver(done);
+  if (scheduler_.num_running() == 0) send_held();
   return Status();
 }
 
@@ -107,7 +112,15 @@ void EngineLoop::note_cost(const InFlight& step) {
 bool EngineLoop::drain_inbox() {
   const bool in_flight = steps_[0].launched || steps_[1].launched;
   messages_.clear();
-  if (!shared_->inbox.drain(&messages_, !scheduler_.has_work() && !in_flight)) return false;
+  const auto now = std::chrono::steady_clock::now();
+  const std::optional<double> start = scheduler_.waits_until(seconds_at(now));
+  const bool is_open =
+      start && !in_flight
+          ? shared_->inbox.drain_for(
+                &messages_,
+                std::chrono::nanoseconds(static_cast<int64_t>(1e9 * (*start - seconds_at(now)))))
+          : shared_->inbox.drain(&messages_, !scheduler_.has_work() && !in_flight);
+  if (!is_open) return false;
   for (EngineMessage& message : messages_) {
     if (auto* submit = std::get_if<SubmitMessage>(&message)) {
       open(std::move(*submit));
@@ -116,6 +129,7 @@ bool EngineLoop::drain_inbox() {
     }
   }
   if (!messages_.empty()) publish_stats();
+  if (scheduler_.num_running() == 0) send_held();  // the last member was cancelled
   return true;
 }
 
@@ -125,6 +139,7 @@ void EngineLoop::open(SubmitMessage message) {
   spec.prompt = std::move(request.prompt);
   spec.eos_token_ids = runner_->info().eos_token_ids;
   spec.cache_salt = std::move(request.cache_salt);
+  spec.submit_time = seconds_at(message.submit_time);
   spec.wants_all_rows = request.sampling.prompt_logprobs.has_value() || request.logits_tap;
   OpenRequest entry;
   entry.number = message.number;
@@ -221,7 +236,7 @@ void EngineLoop::deliver(const CommittedSequence& done) {
   delta.finish_reason = done.finish_reason;
   if (done.finish_reason == FinishReason::kNone) {
     const bool worth_sending = !delta.tokens.empty() || !delta.prompt_logprobs.empty();
-    if (worth_sending) request.mailbox->deliver(std::move(delta));
+    if (worth_sending) send(request, std::move(delta));
     return;
   }
   if (done.finish_reason == FinishReason::kError) {
@@ -246,8 +261,35 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   if (request.queued) shared_->num_queued.fetch_sub(1);
   request.queued = false;
   request.has_answer |= delta.error.ok();
-  request.mailbox->deliver(std::move(delta));
+  if (is_failure(delta)) send_held(request.mailbox.get());
+  send(request, std::move(delta));
   std::erase(request.open, id);
+}
+
+double EngineLoop::seconds_at(std::chrono::steady_clock::time_point time) const {
+  return std::chrono::duration<double>(time - start_time_).count();
+}
+
+// A request-level batch answers when its last member has ended; who no longer waits for an answer
+// is told at once.
+void EngineLoop::send(const OpenRequest& request, TokenDelta delta) {
+  if (scheduler_.config().batching == Batching::kContinuous || is_failure(delta)) {
+    request.mailbox->deliver(std::move(delta));
+  } else {
+    held_.push_back({request.mailbox, std::move(delta), request.submit_time});
+  }
+}
+
+// Messages that waited, all or those of one request.
+void EngineLoop::send_held(const Mailbox* only_to) {
+  std::erase_if(held_, [&](HeldDelta& held) {
+    if (only_to != nullptr && held.mailbox.get() != only_to) return false;
+    if (held.delta.finish_reason != FinishReason::kNone) {
+      held.delta.finish_time = seconds_since(held.submit_time);
+    }
+    held.mailbox->deliver(std::move(held.delta));
+    return true;
+  });
 }
 
 void EngineLoop::end_all_of(OpenRequest& request, FinishReason reason, const Status& error) {
@@ -268,6 +310,7 @@ void EngineLoop::abort(OpenRequest& request,
 void EngineLoop::end_all(FinishReason reason, const Status& error) {
   shared_->inbox.close();
   drain_inbox();
+  send_held();
   for (auto& [arrival, request] : open_) end_all_of(request, reason, error);
   open_.clear();
   arrival_of_.clear();
@@ -289,6 +332,8 @@ void EngineLoop::publish_stats() {
   stats.num_preemptions = s.num_preemptions;
   stats.num_swapped_out = s.num_swapped_out;
   stats.num_swapped_in = s.num_swapped_in;
+  stats.num_computed_tokens = s.num_computed_tokens;
+  stats.num_copied_blocks = s.num_copied_blocks;
   stats.num_prompt_tokens = s.num_prompt_tokens;
   stats.num_generated_tokens = s.num_generated_tokens;
   stats.prefix_cache_queries = s.prefix_cache_queries;

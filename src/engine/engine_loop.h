@@ -70,7 +70,17 @@ class EngineLoop {
     std::chrono::steady_clock::time_point launch_time;
   };
 
+  // An answer's message that waits for the end of its dynamic or static batch.
+  struct HeldDelta {
+    std::shared_ptr<Mailbox> mailbox;
+    TokenDelta delta;
+    std::chrono::steady_clock::time_point submit_time;
+  };
+
   bool drain_inbox();
+  double seconds_at(std::chrono::steady_clock::time_point time) const;
+  void send(const OpenRequest& request, TokenDelta delta);
+  void send_held(const Mailbox* only_to = nullptr);
   Status step();
   Status collect_and_commit(InFlight& step);
   void open(SubmitMessage message);
@@ -93,6 +103,8 @@ class EngineLoop {
   std::array<InFlight, 2> steps_;  // one being computed, one being prepared
   int64_t num_steps_ = 0;
   double seconds_per_token_ = 0;  // of prompts
+  const std::chrono::steady_clock::time_point start_time_ = std::chrono::steady_clock::now();
+  std::vector<HeldDelta> held_;
   StepResult result_;
   std::vector<CommittedSequence> committed_;
   std::vector<EngineMessage> messages_;

@@ -67,6 +67,12 @@ Status validate_lengths(const SamplingParams& p) {
     return out_of_range(
         "min_tokens", p.min_tokens, "<= max_tokens, which is " + std::to_string(p.max_tokens));
   }
+  const std::optional<int>& expected = p.expected_output_tokens;
+  if (expected && (*expected < std::min(1, p.max_tokens) || *expected > p.max_tokens)) {
+    return out_of_range("expected_output_tokens",
+                        *expected,
+                        "in [1, max_tokens], and max_tokens is " + std::to_string(p.max_tokens));
+  }
   return Status();
 }
 

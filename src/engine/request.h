@@ -34,6 +34,9 @@ struct SamplingParams {
   int min_tokens = 0;
   int max_tokens = 16;  // 0: compute the prompt only (prompt_logprobs, a warm prefix cache)
   std::vector<int32_t> stop_token_ids = {};
+  // The answer's true length, known in advance: for --kv-policy pow2 and oracle, which reserve it
+  // and end the answer there. At most max_tokens, which stands for it when absent.
+  std::optional<int> expected_output_tokens = {};
   bool ignore_eos = false;
   std::optional<uint64_t> seed = {};  // absent: the engine draws one and reports nothing
   int n = 1;                          // answers to one prompt, from one prefill; each draws alone

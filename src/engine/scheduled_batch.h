@@ -51,16 +51,17 @@ struct ScheduledBatch {
   // Before anything is computed, in this order:
   std::vector<BlockCopy> swap_out;  // a block of the pool to one of the host pool
   std::vector<BlockCopy> swap_in;   // and back
-  std::vector<BlockCopy> copies;    // within the pool: copy-on-write
+  std::vector<BlockCopy> copies;    // within the pool, one after another: copy-on-write
   std::vector<NewSequence> new_sequences;
   std::vector<ScheduledSequence> sequences;  // [S]
   std::vector<int32_t> tokens;               // [T]
   std::vector<BlockId> block_ids;            // the block tables, one after another
   std::vector<int32_t> logit_rows;           // [R] indices into tokens, increasing
 
-  // A step may have nothing to compute and blocks to swap out.
+  // A step may have nothing to compute and blocks to swap out or to copy.
   bool empty() const {
-    return sequences.empty() && (swap_out.empty() || mutant("model_check_drops_swap_only_step"));
+    const bool copies_nothing = swap_out.empty() && copies.empty();
+    return sequences.empty() && (copies_nothing || mutant("model_check_drops_swap_only_step"));
   }
   std::span<const BlockId> blocks_of(const ScheduledSequence& s) const {
     return std::span(block_ids).subspan(s.first_block, s.num_blocks);

@@ -10,10 +10,14 @@ namespace quire {
 Scheduler::Scheduler(SchedulerConfig config, int num_blocks, int block_size)
     : config_(config),
       pool_(num_blocks, block_size),
+      regions_(is_contiguous(config.kv_policy) ? num_blocks : 0),
       host_pool_(config.num_host_blocks, block_size),
       place_of_(std::max(num_blocks, config.num_host_blocks), kNoBlock) {
   QUIRE_CHECK(config.max_num_seqs >= 1 && config.max_num_batched_tokens >= 1);
   QUIRE_CHECK(config.max_logit_rows > config.max_num_seqs);
+  if (config.kv_policy != KvPolicy::kPaged) {
+    QUIRE_CHECK(!config.enable_prefix_caching && config.num_host_blocks == 0);
+  }
   for (int slot = config.max_num_seqs - 1; slot >= 0; --slot) unused_slots_.push_back(slot);
   running_.reserve(config.max_num_seqs);
 }
@@ -26,10 +30,11 @@ void Scheduler::cancel(SequenceId id) {
   leave(id);
   seq.state = SequenceState::kFinished;
   seq.finish_reason = FinishReason::kAborted;
-  if (seq.num_in_flight == 0) release(id);
+  release_ended(id);
+  end_batch_if_over();
 }
 
-void Scheduler::schedule(ScheduledBatch* batch) {
+void Scheduler::schedule(ScheduledBatch* batch, double now) {
   forget_ended();
   batch->clear();
   batch->reserve(config_.max_num_seqs,
@@ -37,8 +42,13 @@ void Scheduler::schedule(ScheduledBatch* batch) {
                  config_.max_logit_rows,
                  pool_.num_blocks());
   Budget budget{config_.max_num_batched_tokens, config_.max_logit_rows - config_.max_num_seqs, 0};
+  prepare_policy(batch);
+  end_batch_if_over();
+  open_batch(now);
   schedule_running(batch, &budget);
   if (!budget.preempted) admit_waiting(batch, &budget);
+  stats_.num_computed_tokens += static_cast<int64_t>(batch->tokens.size());
+  stats_.num_copied_blocks += static_cast<int64_t>(batch->copies.size());
   stats_.peak_used_blocks = std::max(stats_.peak_used_blocks, pool_.num_used());
 }
 
@@ -70,6 +80,8 @@ int Scheduler::num_tokens_to_compute(const Sequence& seq, const Budget& budget) 
   // A group forks where its members begin to differ.
   const int end = seq.unforked.empty() ? seq.num_tokens() : seq.num_prompt;
   int n = std::min(end - seq.num_computed, budget.tokens);
+  // Without a cache a sequence is computed in one piece.
+  if (config_.kv_policy == KvPolicy::kOff && n < end - seq.num_computed) return 0;
   if (config_.long_prefill_token_threshold > 0) {
     n = std::min(n, config_.long_prefill_token_threshold);
   }
@@ -137,7 +149,7 @@ bool Scheduler::can_reserve(GroupRange group) {
 // if the group itself was the newest.
 bool Scheduler::reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget) {
   const uint64_t arrival = sequences_[running_[group.begin]].arrival;
-  while (!can_reserve(group)) {
+  while (is_contiguous(config_.kv_policy) ? !grow_regions(group, batch) : !can_reserve(group)) {
     const bool is_own = sequences_[running_.back()].arrival == arrival;
     preempt_newest_group(batch);
     budget->preempted = true;
@@ -208,7 +220,7 @@ void Scheduler::commit(const ScheduledBatch& batch,
     Sequence& seq = sequences_[entry.id];
     --seq.num_in_flight;
     if (seq.state == SequenceState::kFinished) {  // ended while this step was in flight
-      if (seq.num_in_flight == 0) release(entry.id);
+      release_ended(entry.id);
       continue;
     }
     const bool still_holds_blocks = entry.epoch == seq.num_preemptions;
@@ -242,8 +254,9 @@ void Scheduler::finish_ended(std::span<const CommittedSequence> committed) {
     if (done.finish_reason == FinishReason::kNone) continue;
     leave(done.id);
     sequences_[done.id].state = SequenceState::kFinished;
-    if (sequences_[done.id].num_in_flight == 0) release(done.id);
+    release_ended(done.id);
   }
+  end_batch_if_over();
 }
 
 void Scheduler::append_token(Sequence& seq, int32_t token) {
@@ -278,7 +291,7 @@ void Scheduler::store_full_blocks(Sequence& seq, int num_computed) {
 // The end of a sequence that is in no launched step: everything it holds goes back.
 void Scheduler::release(SequenceId id) {
   Sequence& seq = sequences_[id];
-  seq.table.release(pool_);
+  release_blocks(seq);
   seq.host_table.release(host_pool_);
   pool_.release_root(seq.root);
   if (seq.slot >= 0) unused_slots_.push_back(seq.slot);

@@ -13,13 +13,16 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
 #include "engine/beam_search.h"
+#include "engine/policies.h"
 #include "engine/scheduled_batch.h"
 #include "engine/sequence.h"
+#include "kv/buddy_allocator.h"
 #include "kv/prefix_cache.h"
 
 namespace quire {
@@ -40,8 +43,12 @@ struct SchedulerConfig {
   int max_logit_rows = 65;  // of a step; at least max_num_seqs + 1
   bool enable_prefix_caching = true;
   PreemptionMode preemption_mode = PreemptionMode::kRecompute;
-  int num_host_blocks = 0;            // of the host pool
-  double swap_seconds_per_block = 0;  // measured: out and back in again
+  int num_host_blocks = 0;                // of the host pool
+  double swap_seconds_per_block = 0;      // measured: out and back in again
+  KvPolicy kv_policy = KvPolicy::kPaged;  // the others: without prefix caching and swapping
+  Batching batching = Batching::kContinuous;
+  int batch_size = 8;       // requests of a dynamic or static batch
+  double batch_window = 0;  // seconds that the first request of a dynamic batch waits at most
   bool operator==(const SchedulerConfig&) const = default;
 };
 
@@ -65,6 +72,7 @@ struct BeamGroup {
 struct SchedulerStats {
   int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
   int64_t num_preemptions = 0, num_prompt_tokens = 0, num_generated_tokens = 0;
+  int64_t num_computed_tokens = 0, num_copied_blocks = 0;   // of all launched steps
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   int peak_used_blocks = 0;
   bool operator==(const SchedulerStats&) const = default;
@@ -85,8 +93,11 @@ class Scheduler {
   // Its blocks are free once no launched step contains it.
   void cancel(SequenceId id);
 
-  // Fills *batch; it stays empty when nothing can run now.
-  void schedule(ScheduledBatch* batch);
+  // Fills *batch; it stays empty when nothing can run now. `now` is the caller's clock, in seconds:
+  // with SequenceSpec::submit_time it decides when a dynamic batch starts.
+  void schedule(ScheduledBatch* batch, double now = 0);
+  // Only time can start something: when that is.
+  std::optional<double> waits_until(double now) const;
   // Takes the results of the oldest uncommitted batch. Sequences that end can be read until the
   // next add() or schedule(). Of a beam search nothing is told before its answers, all at once.
   void commit(const ScheduledBatch& batch,
@@ -106,8 +117,14 @@ class Scheduler {
   std::span<const BeamGroup> beam_groups() const { return beam_groups_; }
   const BlockPool& pool() const { return pool_; }
   const BlockPool& host_pool() const { return host_pool_; }
+  const BuddyAllocator& regions() const { return regions_; }  // empty with paged and off
   const SchedulerConfig& config() const { return config_; }
   const SchedulerStats& stats() const { return stats_; }
+  // Leading blocks of the sequence's table that it asked for; the others are the allocator's
+  // rounding.
+  int reserved_blocks(const Sequence& seq) const;
+  // The first waiting group could run, but there is no memory for it.
+  bool head_waits_for_memory() const;
 
   bool operator==(const Scheduler&) const = default;
   uint64_t state_hash() const;
@@ -132,6 +149,7 @@ class Scheduler {
   void count_tokens(GroupRange group, Budget budget);
   void admit_waiting(ScheduledBatch* batch, Budget* budget);
   bool admit(SequenceId id, ScheduledBatch* batch, Budget* budget);
+  void start(SequenceId id, ScheduledBatch* batch, Budget* budget);
   int num_tokens_to_compute(const Sequence& seq, const Budget& budget) const;
   int num_rows_of(const Sequence& seq, int num_tokens) const;
   bool reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget);
@@ -187,8 +205,27 @@ class Scheduler {
   void forget_ended();
   int blocks_missing(const Sequence& seq) const;
 
+  // scheduler_policy.cc
+  int reservation_tokens(int num_tokens, int num_prompt, int expected_output) const;
+  Status check_policy(int num_prompt, const SamplingParams& sampling) const;
+  bool reserve_regions(SequenceId first);
+  bool reserve_region(Sequence& seq);
+  bool admit_contiguous(SequenceId first, ScheduledBatch* batch, Budget* budget);
+  bool grow_regions(GroupRange group, ScheduledBatch* batch);
+  void prepare_policy(ScheduledBatch* batch);
+  void release_blocks(Sequence& seq);
+  void take_over_prompt(Sequence& seq, const Sequence& source);
+  // scheduler_batching.cc
+  void open_batch(double now);
+  double batch_start_time(double now) const;
+  bool takes_another_request() const;
+  void count_in_batch(bool admitted);
+  void release_ended(SequenceId id);
+  void end_batch_if_over();
+
   SchedulerConfig config_;
   BlockPool pool_;
+  BuddyAllocator regions_;  // of the pool, for contiguous policies
   BlockPool host_pool_;
   std::vector<Sequence> sequences_;
   std::vector<SequenceId> unused_ids_;
@@ -199,6 +236,7 @@ class Scheduler {
   std::vector<BeamGroup> beam_groups_;
   uint64_t num_arrivals_ = 0;
   double recompute_cost_ = 0;  // seconds a token
+  int batch_places_ = 0;       // requests that the dynamic or static batch still takes
   SchedulerStats stats_;
   std::vector<BlockId> found_;     // scratch of admit()
   std::vector<int> counts_;        // scratch of schedule_group(): tokens of each member

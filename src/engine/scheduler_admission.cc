@@ -35,9 +35,12 @@ Status Scheduler::check(int num_prompt_tokens, const SamplingParams& sampling) c
                             ", and all beams run in one step: lower beam_width or raise "
                             "--max-num-batched-tokens");
   }
+  QUIRE_RETURN_IF_ERROR(check_policy(num_prompt_tokens, sampling));
+  if (is_contiguous(config_.kv_policy)) return Status();
   // The last token is sampled and never computed. Full blocks of the prompt are shared.
   const int64_t computed = int64_t{num_prompt_tokens} + std::max(0, std::min(max_tokens, room) - 1);
-  const int64_t shared = num_sequences == 1 ? 0 : num_prompt_tokens / pool_.block_size();
+  const bool shares = num_sequences > 1 && config_.kv_policy == KvPolicy::kPaged;
+  const int64_t shared = shares ? num_prompt_tokens / pool_.block_size() : 0;
   const int64_t blocks_of_one = (computed + pool_.block_size() - 1) / pool_.block_size();
   const int64_t blocks = shared + num_sequences * (blocks_of_one - shared);
   if (blocks > pool_.num_blocks()) {
@@ -94,7 +97,11 @@ SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
   seq.arrival = num_arrivals_;
   seq.sample_index = sample_index;
   seq.sampling = spec.sampling;
+  seq.submit_time = spec.submit_time;
   seq.max_output = std::min(spec.sampling.max_tokens, config_.max_model_len - num_prompt);
+  seq.expected_output =
+      std::min(spec.sampling.expected_output_tokens.value_or(seq.max_output), seq.max_output);
+  if (knows_output(config_.kv_policy)) seq.max_output = seq.expected_output;
   seq.end_tokens = spec.sampling.stop_token_ids;
   if (!spec.sampling.ignore_eos) {
     seq.end_tokens.insert(
@@ -111,8 +118,10 @@ SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
 }
 
 void Scheduler::admit_waiting(ScheduledBatch* batch, Budget* budget) {
-  while (!waiting_.empty() && budget->tokens > 0) {
-    if (!admit(waiting_.front(), batch, budget)) return;
+  while (!waiting_.empty() && budget->tokens > 0 && takes_another_request()) {
+    const bool admitted = admit(waiting_.front(), batch, budget);
+    count_in_batch(admitted);
+    if (!admitted) return;
   }
 }
 
@@ -121,13 +130,20 @@ void Scheduler::admit_waiting(ScheduledBatch* batch, Budget* budget) {
 bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   Sequence& seq = sequences_[id];
   if (!may_be_admitted(seq)) return false;
+  if (is_contiguous(config_.kv_policy)) return admit_contiguous(id, batch, budget);
   if (seq.is_swapped) return admit_swapped(id, batch, budget);
   find_cached_prefix(seq);
   const int unreferenced = static_cast<int>(
       std::ranges::count_if(found_, [&](BlockId block) { return pool_.ref_count(block) == 0; }));
   const int wanted = blocks_missing(seq) - static_cast<int>(found_.size());
   if (unreferenced + wanted + budget->outstanding_blocks > pool_.num_available()) return false;
+  start(id, batch, budget);
+  return true;
+}
 
+// A waiting group, for which there is room, with the blocks found_ runs from now on.
+void Scheduler::start(SequenceId id, ScheduledBatch* batch, Budget* budget) {
+  Sequence& seq = sequences_[id];
   for (BlockId block : found_) seq.table.append_shared(pool_, block);
   // The last token is always computed, for its logits.
   const int num_found =
@@ -152,7 +168,6 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   fork_if_due(id, batch);  // a group that comes back and finds its whole prompt in the cache
   QUIRE_CHECK(schedule_group(group_at(place), batch, budget));
   fork_if_due(id, batch);
-  return true;
 }
 
 bool Scheduler::may_be_admitted(const Sequence& seq) const {

@@ -204,9 +204,10 @@ void Scheduler::end_beams(BeamGroup& group, FinishReason reason) {
     seq.unforked.clear();
     seq.state = SequenceState::kFinished;
     if (seq.finish_reason == FinishReason::kNone) seq.finish_reason = reason;
-    if (seq.num_in_flight == 0) release(id);
+    release_ended(id);
   }
   beam_groups_.erase(beam_groups_.begin() + (&group - beam_groups_.data()));
+  end_batch_if_over();
 }
 
 }  // namespace quire

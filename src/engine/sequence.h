@@ -30,6 +30,7 @@ struct SequenceSpec {
   // Logits of every prompt position are wanted (prompt_logprobs, logits_tap), not of the last one
   // only.
   bool wants_all_rows = false;
+  double submit_time = 0;  // seconds, by the clock that schedule() is given
 };
 
 enum class SequenceState : uint8_t { kUnused, kWaiting, kRunning, kFinished };
@@ -40,13 +41,15 @@ struct Sequence {
   bool wants_all_rows = false;
   std::optional<int32_t> stop_token;
   std::optional<double> score;  // of a beam search's answer
-  uint64_t arrival = 0;         // order of arrival; the members of a group have the same
-  int32_t sample_index = 0;     // in [0, n)
+  double submit_time = 0;
+  uint64_t arrival = 0;      // order of arrival; the members of a group have the same
+  int32_t sample_index = 0;  // in [0, n)
   // Members of the group that will share this one's blocks once the prompt is computed.
   std::vector<SequenceId> unforked;
   SamplingParams sampling;
   std::vector<int32_t> end_tokens;  // stop_token_ids, and the model's unless ignore_eos
   int max_output = 0;               // max_tokens, or less where max_model_len ends it
+  int expected_output = 0;          // expected_output_tokens, or max_output
 
   std::vector<int32_t> tokens;  // prompt, then output
   int num_prompt = 0;
@@ -59,6 +62,8 @@ struct Sequence {
   bool is_announced = false;  // the runner has been told what the slot holds
   BlockId root = kNoBlock;
   BlockTable table;
+  std::vector<BlockId> copy_sources;   // contiguous policies: blocks of the prompt's KV, to be
+                                       // copied into `table` before the next step
   BlockTable host_table;               // while swapped out: where its KV is in the host pool
   bool is_swapped = false;             // num_computed tokens are in host_table, none in table
   std::vector<uint64_t> block_hashes;  // of the full blocks of `tokens`

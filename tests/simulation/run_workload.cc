@@ -16,13 +16,18 @@ namespace {
 
 constexpr int32_t kEos = 0;
 
+int most_output(const Workload& w, const SimRequest& r) {
+  const int output = std::min(r.max_tokens, w.max_model_len - static_cast<int>(r.prompt.size()));
+  return knows_output(w.kv_policy) ? std::min(output, r.expected_output_tokens.value_or(output))
+                                   : output;
+}
+
 // What answer `index` to the request must be if nobody cancels it.
 std::vector<int32_t> expected_output(const Workload& w, const SimRequest& r, int index) {
   FakeHistory history(fake_salt_seed(r.salt));
   for (int32_t token : r.prompt) history.append(token);
   std::vector<int32_t> output;
-  const int room = w.max_model_len - static_cast<int>(r.prompt.size());
-  const int limit = std::min(r.max_tokens, room);
+  const int limit = most_output(w, r);
   while (static_cast<int>(output.size()) < limit) {
     const int32_t token = history.next_token(w.vocab_size, index);
     output.push_back(token);
@@ -60,13 +65,32 @@ int num_sequences(const SimRequest& r) { return r.beam_width > 0 ? r.beam_width 
 bool can_ever_finish(const Workload& w, const SimRequest& r) {
   const int prompt = static_cast<int>(r.prompt.size());
   if (prompt == 0 || prompt + std::min(1, r.max_tokens) > w.max_model_len) return false;
-  const int output = std::min(r.max_tokens, w.max_model_len - prompt);
+  const int output = most_output(w, r);
   const int kv_tokens = prompt + std::max(0, output - 1);
   const int blocks = (kv_tokens + w.block_size - 1) / w.block_size;
   const int n = num_sequences(r);
-  const int shared = n == 1 ? 0 : prompt / w.block_size;
+  if (n > w.max_num_seqs) return false;
+  if (w.kv_policy == KvPolicy::kOff && kv_tokens > w.max_num_batched_tokens) return false;
+  if (r.beam_width > 0 && w.kv_policy != KvPolicy::kPaged) return false;
+  if (is_contiguous(w.kv_policy)) {
+    int tokens = kv_tokens;
+    if (w.kv_policy == KvPolicy::kMax) tokens = w.max_model_len;
+    if (w.kv_policy == KvPolicy::kOracle) tokens = prompt + output;
+    if (w.kv_policy == KvPolicy::kPow2) {
+      int rounded = 1;
+      while (rounded < output) rounded *= 2;
+      tokens = std::min(prompt + rounded, w.max_model_len);
+    }
+    int region = 1;
+    while (region * w.block_size < tokens) region *= 2;
+    const int prompt_blocks = (prompt + w.block_size - 1) / w.block_size;
+    const bool grows = w.kv_policy == KvPolicy::kGrow && blocks > prompt_blocks;
+    return n + grows <= w.num_blocks / region;
+  }
+  const bool shares = n > 1 && w.kv_policy == KvPolicy::kPaged;
+  const int shared = shares ? prompt / w.block_size : 0;
   const bool fits_a_step = r.beam_width <= w.max_num_batched_tokens;
-  return fits_a_step && n <= w.max_num_seqs && shared + n * (blocks - shared) <= w.num_blocks;
+  return fits_a_step && shared + n * (blocks - shared) <= w.num_blocks;
 }
 
 class Simulation {
@@ -108,14 +132,20 @@ class Simulation {
     return info;
   }
   static SchedulerConfig scheduler_config(const Workload& w) {
-    return {w.max_num_seqs,
-            w.max_num_batched_tokens,
-            w.max_model_len,
-            w.long_prefill_token_threshold,
-            w.max_num_seqs + w.extra_rows,
-            w.enable_prefix_caching,
-            w.num_host_blocks > 0 ? PreemptionMode::kSwap : PreemptionMode::kRecompute,
-            w.num_host_blocks};
+    SchedulerConfig config{
+        w.max_num_seqs,
+        w.max_num_batched_tokens,
+        w.max_model_len,
+        w.long_prefill_token_threshold,
+        w.max_num_seqs + w.extra_rows,
+        w.enable_prefix_caching,
+        w.num_host_blocks > 0 ? PreemptionMode::kSwap : PreemptionMode::kRecompute,
+        w.num_host_blocks};
+    config.kv_policy = w.kv_policy;
+    config.batching = w.batching;
+    config.batch_size = w.batch_size;
+    config.batch_window = w.batch_window;
+    return config;
   }
 
   void fail(const std::string& what) {
@@ -172,6 +202,8 @@ void Simulation::arrivals() {
     spec.sampling.early_stopping = r.early_stopping;
     spec.sampling.max_tokens = r.max_tokens;
     spec.sampling.min_tokens = r.min_tokens;
+    spec.sampling.expected_output_tokens = r.expected_output_tokens;
+    spec.submit_time = step_;
     spec.sampling.stop_token_ids = r.stop_token_ids;
     spec.sampling.ignore_eos = r.ignore_eos;
     spec.sampling.seed = fake_salt_seed(r.salt);
@@ -206,7 +238,7 @@ void Simulation::cancels(bool between) {
 
 void Simulation::schedule_and_launch() {
   Step& step = steps_[num_launched_ % 2];
-  scheduler_.schedule(&step.batch);
+  scheduler_.schedule(&step.batch, step_);
   check_blocks();
   check_batch(step.batch);
   check_oldest_is_served(step.batch);
@@ -256,12 +288,23 @@ void Simulation::check_blocks() {
   for (const Sequence& seq : scheduler_.sequences()) {
     for (BlockId block : seq.table.blocks()) ++holders[block];
     if (seq.state == SequenceState::kWaiting && seq.table.size() > 0) fail("waits with blocks");
+    if (is_contiguous(w_.kv_policy)) {
+      for (int i = 1; i < seq.table.size(); ++i) {
+        if (seq.table[i] != seq.table[0] + i) fail("a region is not contiguous");
+      }
+    }
     if (seq.state == SequenceState::kRunning &&
         seq.table.size() * w_.block_size < seq.num_computed) {
       fail("a sequence has computed more tokens than its blocks hold");
     }
   }
+  if (is_contiguous(w_.kv_policy)) {
+    const BuddyAllocator& regions = scheduler_.regions();
+    if (const std::string wrong = regions.find_inconsistency(); !wrong.empty()) fail(wrong);
+    if (regions.num_free() != pool.num_free()) fail("regions and pool count free blocks apart");
+  }
   for (BlockId block = 0; block < w_.num_blocks; ++block) {
+    if (is_contiguous(w_.kv_policy) && holders[block] > 1) fail("a region has two holders");
     if (holders[block] != pool.ref_count(block)) {
       fail("block " + std::to_string(block) + " has " + std::to_string(pool.ref_count(block)) +
            " references and " + std::to_string(holders[block]) + " holders");
@@ -326,7 +369,7 @@ void Simulation::check_oldest_is_served(const ScheduledBatch& batch) {
     const bool open = seq.state == SequenceState::kWaiting || seq.state == SequenceState::kRunning;
     if (open && (!oldest || seq.arrival < *oldest)) oldest = seq.arrival;
   }
-  if (!oldest) return;
+  if (!oldest || scheduler_.waits_until(step_)) return;
   for (const ScheduledSequence& s : batch.sequences) {
     if (scheduler_.sequence(s.id).arrival == *oldest) return;
   }
@@ -399,7 +442,7 @@ void Simulation::check_beams(const Progress& p, const SimRequest& r, const std::
 
 // Each request, once it is the oldest, needs this many steps at most.
 int64_t Simulation::step_bound() const {
-  int64_t bound = 64;
+  int64_t bound = 64 + static_cast<int64_t>(w_.requests.size()) * w_.batch_window;
   for (const SimRequest& r : w_.requests) {
     bound += 4 * num_sequences(r) *
              (static_cast<int64_t>(r.prompt.size()) + std::min(r.max_tokens, w_.max_model_len));

@@ -97,6 +97,30 @@ Workload random_workload(uint64_t seed) {
   return w;
 }
 
+Workload with_policy(Workload w, KvPolicy policy) {
+  Random random{w.seed ^ 0xb0d1};
+  w.kv_policy = policy;
+  w.batching = static_cast<Batching>(random.below(3));
+  w.batch_size = random.between(1, w.max_num_seqs);
+  w.batch_window = random.below(6);
+  if (policy != KvPolicy::kPaged) {
+    w.enable_prefix_caching = false;
+    w.num_host_blocks = 0;
+    if (random.one_in(2)) w.num_blocks = random.between(w.num_blocks, 4 * w.num_blocks);
+  }
+  if (policy == KvPolicy::kOff) {
+    w.long_prefill_token_threshold = 0;
+    w.max_num_batched_tokens = random.between(1, 80);
+  }
+  for (SimRequest& r : w.requests) {
+    if (policy != KvPolicy::kPaged && !random.one_in(8)) r.beam_width = 0;  // beams are refused
+    if (r.max_tokens > 0 && random.one_in(2)) {
+      r.expected_output_tokens = random.between(1, r.max_tokens);
+    }
+  }
+  return w;
+}
+
 // Tries every simplification over and over until none keeps the failure.
 Workload shrink(Workload w) {
   const auto still_fails = [](const Workload& candidate) {
@@ -115,15 +139,18 @@ Workload shrink(Workload w) {
         return std::exchange(r.early_stopping, EarlyStopping::kFalse) != EarlyStopping::kFalse;
       },
       [](SimRequest& r) {
+        return std::exchange(r.expected_output_tokens, std::nullopt).has_value();
+      },
+      [](SimRequest& r) {
         const bool any = !r.stop_token_ids.empty();
         r.stop_token_ids.clear();
         return any;
       },
       [](SimRequest& r) { return r.prompt.size() > 1 ? (r.prompt.pop_back(), true) : false; },
       [](SimRequest& r) {
-        return r.max_tokens > std::max(r.min_tokens, r.n + r.beam_width > 1 ? 1 : 0)
-                   ? (--r.max_tokens, true)
-                   : false;
+        const int least = std::max(
+            {r.min_tokens, r.n + r.beam_width > 1 ? 1 : 0, r.expected_output_tokens.value_or(0)});
+        return r.max_tokens > least ? (--r.max_tokens, true) : false;
       },
   };
   bool progress = true;
@@ -141,8 +168,13 @@ Workload shrink(Workload w) {
           w = candidate, progress = true;
       }
     }
-    for (int* value :
-         {&w.depth, &w.max_num_seqs, &w.num_blocks, &w.block_size, &w.num_host_blocks}) {
+    for (int* value : {&w.depth,
+                       &w.max_num_seqs,
+                       &w.num_blocks,
+                       &w.block_size,
+                       &w.num_host_blocks,
+                       &w.batch_size,
+                       &w.batch_window}) {
       const int old = *value;
       if (old <= 1) continue;
       --*value;
@@ -163,14 +195,15 @@ std::string describe(const Workload& w) {
       << w.long_prefill_token_threshold << ", extra_rows " << w.extra_rows << ", max_model_len "
       << w.max_model_len << ", vocab " << w.vocab_size << ", prefix caching "
       << w.enable_prefix_caching << ", host blocks " << w.num_host_blocks << ", depth " << w.depth
-      << "\n";
+      << ", kv policy " << name_of(w.kv_policy) << ", batching " << name_of(w.batching) << " of "
+      << w.batch_size << " within " << w.batch_window << "\n";
   for (const SimRequest& r : w.requests) {
     out << "  arrives " << r.arrival_step << ", prompt {";
     for (size_t i = 0; i < r.prompt.size(); ++i) out << (i ? "," : "") << r.prompt[i];
     out << "}, salt '" << r.salt << "', n " << r.n << ", beam_width " << r.beam_width
         << ", length_penalty " << r.length_penalty << ", early_stopping "
         << static_cast<int>(r.early_stopping) << ", max_tokens " << r.max_tokens << ", min_tokens "
-        << r.min_tokens << ", stop {";
+        << r.min_tokens << ", expected " << r.expected_output_tokens.value_or(-1) << ", stop {";
     for (size_t i = 0; i < r.stop_token_ids.size(); ++i)
       out << (i ? "," : "") << r.stop_token_ids[i];
     out << "}, ignore_eos " << r.ignore_eos << ", all rows " << r.wants_all_rows << ", cancel "

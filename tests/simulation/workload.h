@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/policies.h"
 #include "engine/request.h"
 
 namespace quire {
@@ -20,6 +22,7 @@ struct SimRequest {
   double length_penalty = 1;
   EarlyStopping early_stopping = EarlyStopping::kFalse;
   int max_tokens = 1, min_tokens = 0;
+  std::optional<int> expected_output_tokens;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   bool wants_all_rows = false;
@@ -35,6 +38,9 @@ struct Workload {
   bool enable_prefix_caching = true;
   int num_host_blocks = 0;  // > 0: preemption swaps
   int depth = 1;            // steps in flight
+  KvPolicy kv_policy = KvPolicy::kPaged;
+  Batching batching = Batching::kContinuous;
+  int batch_size = 1, batch_window = 0;  // requests, steps
   std::vector<SimRequest> requests;
 };
 
@@ -44,6 +50,8 @@ struct SimCounters {
 };
 
 Workload random_workload(uint64_t seed);
+// The same requests under another memory policy and a random way of batching.
+Workload with_policy(Workload workload, KvPolicy policy);
 // Empty when everything held; else what was violated and where.
 std::string run_workload(const Workload& workload, SimCounters* counters = nullptr);
 // A smaller workload that still fails, and its description as code.
