@@ -3,10 +3,12 @@
 //   dV = P^T dO      dS = P * (dO V^T - D)      dK = scale dS^T Q      dQ = scale dS K
 //
 // dkdv_kernel: a CTA owns kN keys of one KV head and walks over the queries of all heads of the
-// group, 64 at a time.
-//   A warp owns 16 keys and computes S^T and dP^T, so that P^T and dS^T are at once the A operands
-//   of dV and dK: only dS goes through shared memory, for dQ, whose partial sums are added
-//   atomically in f32.
+// group, kM at a time.
+//   The warps of a group own 32 keys, so that every fragment of the other operand feeds two
+//   products. Each computes S^T and dP^T for its part of the queries, and dV and dK for its part of
+//   the columns: P^T and dS^T of its own queries are at once A operands, those of the others come
+//   through shared memory, where dS lies anyway for dQ, whose partial sums are added atomically in
+//   f32.
 // dq_kernel: a CTA owns 64 queries and walks over the keys, without atomics: together with
 // dkdv_kernel without dQ this
 //   is the deterministic variant; it computes S and dP a second time (7 products instead of 5).
@@ -19,35 +21,34 @@
 
 namespace quire::cuda::sm80 {
 
-template <typename T_, int kD_, int kN_>
+template <typename T_, int kD_, int kM_, int kN_>
 struct BackwardTraits {
   using T = T_;
-  static constexpr int kD = kD_, kN = kN_, kM = 64;
+  static constexpr int kD = kD_, kM = kM_, kN = kN_;
   static constexpr int kWarps = 8, kThreads = 256;
-  static constexpr int kSplit =
-      kWarps * 16 / kN;  // warps that share 16 keys, each with a part of the columns
-  static constexpr int kColumns = kD / kSplit;  // of dK and dV a warp accumulates
+  static constexpr int kGroups = kN / 32, kParts = kWarps / kGroups;  // warps of a group
+  static constexpr int kQueries = kM / kParts;  // a warp's part of the products with Q and dO ...
+  static constexpr int kColumns = kD / kParts;  // ... and of dK and dV
   static constexpr int kQueryBytes = kTileBytes<kM, kD>, kKeyBytes = kTileBytes<kN, kD>;
+  static constexpr int kScoreBytes = kTileBytes<kN, kM>;  // P^T or dS^T in 16 bits
   static constexpr int kStatBytes = 2 * kM * 4;
-  // K, V, two stages of (Q, dO), of dS^T and of (lse, delta)
+  // K, V, two stages of (Q, dO), of dS^T and of (lse, delta), one of P^T
   static constexpr int kSmemBytes =
-      2 * kKeyBytes + 4 * kQueryBytes + 2 * kTileBytes<kN, kM> + 2 * kStatBytes + 1024;
-  static constexpr int kDqN = 64, kDqThreads = 128;
-  static constexpr int kDqSmemBytes =
-      2 * kQueryBytes + 2 * kTileBytes<kDqN, kD> + kStatBytes + 1024;
+      2 * kKeyBytes + 4 * kQueryBytes + 3 * kScoreBytes + 2 * kStatBytes + 1024;
+  static constexpr int kDqM = 64, kDqN = 64, kDqThreads = 128;
+  static constexpr int kDqSmemBytes = 2 * kTileBytes<kDqM, kD> + 2 * kTileBytes<kDqN, kD> + 1024;
 };
 
-// dq_sum is not a matrix: the 64 x kD sums of a query block lie in the order in which the threads
+// dq_sum is not a matrix: the kM x kD sums of a query block lie in the order in which the threads
 // of add_dq hold them, so that an atomic instruction of a warp covers one piece of memory without
-// gaps (512 bytes in one instruction on sm_90, 128 before). Sequences begin at a multiple of 64
-// rows.
-template <int kD>
+// gaps (512 bytes in one instruction on sm_90, 128 before). Sequences begin at a new block.
+template <int kM, int kD>
 __device__ __forceinline__ float* dq_block(
     const QuireAttentionArgs& a, const BackwardParams& g, const Sequence& s, int head, int m) {
   const int64_t first = a.cu_seqlens_q != nullptr
-                            ? s.lse_start / 64 + s.batch
-                            : static_cast<int64_t>(s.batch) * ((a.max_seqlen_q + 63) / 64);
-  return g.dq_sum + (head * g.dq_blocks + first + m) * (64 * kD);
+                            ? s.lse_start / kM + s.batch
+                            : static_cast<int64_t>(s.batch) * ((a.max_seqlen_q + kM - 1) / kM);
+  return g.dq_sum + (head * g.dq_blocks + first + m) * (kM * kD);
 }
 // Calls function(pointer, i) for the i-th of kCount values of this lane, kStep of them at once.
 #if __CUDA_ARCH__ >= 900
@@ -95,33 +96,37 @@ __global__ void __launch_bounds__(256) delta_kernel(const __grid_constant__ Quir
   if (i < s.len_q && column == 0) g.delta[s.lse_start + head * s.lse_stride_head + i] = sum;
 }
 
-// Where the warps of add_dq stand in the 64 x kD block: 32 rows and a quarter of the columns each.
-template <int kD>
+// Where the warps of add_dq stand in the kM x kD block: 32 rows and a part of the columns each.
+template <int kM, int kD>
 struct DqWarp {
-  static constexpr int kColumns = kD / 4, kCount = kColumns;  // 32 x kD/4 values of 32 lanes
-  static __device__ __forceinline__ int row0() { return threadIdx.x / 32 % 2 * 32; }
-  static __device__ __forceinline__ int column0() { return threadIdx.x / 64 * kColumns; }
+  static constexpr int kRowGroups = kM / 32;
+  static constexpr int kColumns = kD * kRowGroups / 8, kCount = kColumns;  // 32 rows of 32 lanes
+  static __device__ __forceinline__ int row0() { return threadIdx.x / 32 % kRowGroups * 32; }
+  static __device__ __forceinline__ int column0() {
+    return threadIdx.x / 32 / kRowGroups * kColumns;
+  }
   static __device__ __forceinline__ int part() { return threadIdx.x / 32 * 32 * kCount; }
 };
 
-// dQ = scale * dq_sum in 16 bits: a CTA a block of 64 queries, threads as in add_dq.
-template <typename T, int kD>
+// dQ = scale * dq_sum in 16 bits: a CTA a block of kM queries, threads as in add_dq.
+template <typename T, int kM, int kD>
 __global__ void __launch_bounds__(256) convert_kernel(const __grid_constant__ QuireAttentionArgs a,
                                                       const __grid_constant__ BackwardParams g) {
-  using Warp = DqWarp<kD>;
+  using Warp = DqWarp<kM, kD>;
   const Sequence s = get_sequence(a, blockIdx.z);
   const int m = blockIdx.x, head = blockIdx.y, lane = threadIdx.x % 32;
-  if (m * 64 >= s.len_q) return;
+  if (m * kM >= s.len_q) return;
   float d[Warp::kCount];
-  for_dq_values<Warp::kCount>(dq_block<kD>(a, g, s, head, m) + Warp::part(), [&](float* p, int i) {
+  for_dq_values<Warp::kCount>(dq_block<kM, kD>(a, g, s, head, m) + Warp::part(),
+                              [&](float* p, int i) {
 #pragma unroll
-    for (int e = 0; e < kDqStep; ++e) d[i + e] = p[e];
-  });
+                                for (int e = 0; e < kDqStep; ++e) d[i + e] = p[e];
+                              });
   T* to = static_cast<T*>(g.dq) + s.q_start + head * a.q_stride_head;
 #pragma unroll
   for (int i = 0; i < Warp::kCount; i += 2) {
     const int f = i / (Warp::kColumns / 2), j = i % (Warp::kColumns / 2);
-    const int query = m * 64 + Warp::row0() + 16 * f + fragment_row(lane, j % 4);
+    const int query = m * kM + Warp::row0() + 16 * f + fragment_row(lane, j % 4);
     const int column = Warp::column0() + j / 4 * 8 + fragment_column(lane, j % 4);
     if (query < s.len_q && column < a.head_dim) {
       *reinterpret_cast<uint32_t*>(to + query * a.q_stride_token + column) =
@@ -148,24 +153,31 @@ __device__ __forceinline__ void accumulate(float (&d)[kColumns / 2],
   }
 }
 
-// d[16 x kColumns] = A[row0.., :] B^T over kD, A = tile_a[row][d], B = tile_b[column][d].
-template <typename T, int kRowsA, int kRowsB, int kD, int kColumns>
-__device__ __forceinline__ void scores(float (&d)[kColumns / 2],
+// d[kFragments x 16 x kColumns] = A B^T over kD, A = tile_a[row][d], B = tile_b[column][d]. Both
+// begin at a row that is a multiple of 16.
+template <typename T, int kRowsA, int kRowsB, int kD, int kColumns, int kFragments>
+__device__ __forceinline__ void scores(float (&d)[kFragments][kColumns / 2],
                                        uint32_t tile_a,
-                                       int row0,
                                        uint32_t tile_b) {
 #pragma unroll
-  for (int j = 0; j < kColumns / 2; ++j) d[j] = 0.0f;
+  for (int f = 0; f < kFragments; ++f) {
+#pragma unroll
+    for (int j = 0; j < kColumns / 2; ++j) d[f][j] = 0.0f;
+  }
 #pragma unroll
   for (int step = 0; step < kD / 16; ++step) {
-    uint32_t a[4];
-    load_a<kRowsA>(a, tile_a, row0, step);
+    uint32_t a[kFragments][4];
+#pragma unroll
+    for (int f = 0; f < kFragments; ++f) load_a<kRowsA>(a[f], tile_a, 16 * f, step);
 #pragma unroll
     for (int n = 0; n < kColumns / 16; ++n) {
       uint32_t b[4];
       load_b<kRowsB>(b, tile_b, 16 * n, step);
-      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n]), a, b[0], b[1]);
-      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n + 4]), a, b[2], b[3]);
+#pragma unroll
+      for (int f = 0; f < kFragments; ++f) {
+        mma_16816<T>(reinterpret_cast<float(&)[4]>(d[f][8 * n]), a[f], b[0], b[1]);
+        mma_16816<T>(reinterpret_cast<float(&)[4]>(d[f][8 * n + 4]), a[f], b[2], b[3]);
+      }
     }
   }
 }
@@ -174,14 +186,34 @@ template <typename Traits>
 struct DkdvCta {
   using T = typename Traits::T;
   static constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
+  static constexpr int kQueries = Traits::kQueries, kSteps = kQueries / 16;
+  static constexpr bool kWholeSlabs = Traits::kColumns % 64 == 0;
   const QuireAttentionArgs& a;
   const BackwardParams& g;
   const Sequence& s;
-  int key0;                       // first key of the CTA
-  uint32_t k, v, queries, stats;  // shared: tiles, and 2 x (lse, delta)
+  int key0;                          // first key of the CTA
+  int row0, query0, column0;         // of the warp: keys, queries of a block, columns of dK and dV
+  uint32_t k, v, queries, p, stats;  // shared: tiles, and 2 x (lse, delta)
+
+  __device__ DkdvCta(const QuireAttentionArgs& args,
+                     const BackwardParams& params,
+                     const Sequence& sequence,
+                     uint32_t base)
+      : a(args), g(params), s(sequence), key0(static_cast<int>(blockIdx.x) * kN) {
+    const int warp = threadIdx.x / 32, part = warp / Traits::kGroups;
+    row0 = warp % Traits::kGroups * 32;
+    query0 = part * Traits::kQueries;
+    column0 = part * Traits::kColumns;
+    k = base;
+    v = k + Traits::kKeyBytes;
+    queries = v + Traits::kKeyBytes;
+    p = queries + 4 * Traits::kQueryBytes;
+    stats = p + 3 * Traits::kScoreBytes;
+  }
 
   __device__ uint32_t q_tile(int stage) const { return queries + stage * 2 * Traits::kQueryBytes; }
   __device__ uint32_t do_tile(int stage) const { return q_tile(stage) + Traits::kQueryBytes; }
+  __device__ uint32_t ds_tile(int stage) const { return p + (1 + stage) * Traits::kScoreBytes; }
 
   __device__ __forceinline__ void load_keys(int kv_head) const {
     const int rows = s.len_k - key0;
@@ -192,7 +224,8 @@ struct DkdvCta {
     load_tile<kN, kD, Traits::kThreads>(
         v, vp + key0 * a.v_stride_token, a.v_stride_token, rows, a.head_dim);
   }
-  // Q, dO, lse (in base 2) and delta of queries 64m.. of one head.
+  // Q, dO, lse (in base 2) and delta of queries kM m.. of one head. A row that sees no key has lse
+  // -inf; +inf makes its p zero.
   __device__ __forceinline__ void load_queries(int stage, int head, int m) const {
     const int rows = s.len_q - m * kM;
     const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
@@ -209,7 +242,9 @@ struct DkdvCta {
       for (int r = 0; r < 4; ++r) {
         const float x = row + r < rows ? from[m * kM + row + r] : 0.0f;
         store_shared_4(stats + stage * Traits::kStatBytes + (which * kM + row + r) * 4,
-                       __float_as_uint(which == 0 ? x * kLog2e : x));
+                       __float_as_uint(which != 0           ? x
+                                       : x == -CUDART_INF_F ? CUDART_INF_F
+                                                            : x * kLog2e));
       }
     }
     cp_async_commit();
@@ -227,57 +262,154 @@ struct DkdvCta {
     *max = high > low ? (high + kM - 1) / kM : *min;
   }
 
-  // p := P^T, d := dS^T of 16 keys from key row0 and the 64 queries of block m.
-  __device__ __forceinline__ void softmax_gradient(
-      float (&p)[kM / 2], float (&d)[kM / 2], int row0, int m, int stage) const {
-    const float scale_log2 = a.scale * kLog2e;
-    const int lane = threadIdx.x % 32;
+  // Scores of the warp's keys and queries of block m, -inf where a query does not see the key.
+  __device__ __forceinline__ void mask(float (&x)[2][kQueries / 2], int m) const {
     const int shift = s.len_k - s.len_q;
     const bool masked = (m + 1) * kM > s.len_q || key0 + kN > s.len_k ||
                         (a.window_right >= 0 && key0 + kN - 1 > m * kM + shift + a.window_right) ||
                         (a.window_left >= 0 && key0 < (m + 1) * kM - 1 + shift - a.window_left);
-    const uint32_t at = stats + stage * Traits::kStatBytes + 2 * (lane % 4) * 4;
+    if (!masked) return;
+    const int lane = threadIdx.x % 32, origin = m * kM + query0 + 2 * (lane % 4);
 #pragma unroll
-    for (int j = 0; j < kM / 8; ++j) {
+    for (int f = 0; f < 2; ++f) {
+      int low[2], high[2];  // the queries that see the key
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int key = key0 + row0 + 16 * f + lane / 4 + 8 * r;
+        low[r] = a.window_right >= 0 ? key - shift - a.window_right : 0;
+        high[r] = a.window_left >= 0 ? min(s.len_q, key - shift + a.window_left + 1) : s.len_q;
+        if (key >= s.len_k) high[r] = 0;
+        low[r] -= origin;
+        high[r] -= origin;
+      }
+      mask_block(x[f], low, high, -CUDART_INF_F);
+    }
+  }
+
+  // x := P^T from the scores.
+  __device__ __forceinline__ void exponentiate(float (&x)[2][kQueries / 2], int stage) const {
+    const float scale_log2 = a.scale * kLog2e;
+    const uint32_t at = stats + stage * Traits::kStatBytes + (query0 + 2 * (threadIdx.x % 4)) * 4;
+#pragma unroll
+    for (int j = 0; j < kQueries / 8; ++j) {
       float lse[2];
       load_shared_8(at + 8 * j * 4, &lse[0], &lse[1]);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        p[4 * j + i] = exp2_approx(p[4 * j + i] * scale_log2 - lse[i % 2]);
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          x[f][4 * j + i] = exp2_approx(x[f][4 * j + i] * scale_log2 - lse[i % 2]);
+        }
       }
     }
-    if (masked) mask(p, row0, m);
+  }
+
+  // d := dS^T = P^T * (dP^T - delta).
+  __device__ __forceinline__ void differentiate(float (&d)[2][kQueries / 2],
+                                                const float (&x)[2][kQueries / 2],
+                                                int stage) const {
+    const uint32_t at =
+        stats + stage * Traits::kStatBytes + (kM + query0 + 2 * (threadIdx.x % 4)) * 4;
 #pragma unroll
-    for (int j = 0; j < kM / 8; ++j) {
+    for (int j = 0; j < kQueries / 8; ++j) {
       float delta[2];
-      load_shared_8(at + (kM + 8 * j) * 4, &delta[0], &delta[1]);
+      load_shared_8(at + 8 * j * 4, &delta[0], &delta[1]);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) d[4 * j + i] = p[4 * j + i] * (d[4 * j + i] - delta[i % 2]);
+      for (int i = 0; i < 4; ++i) {
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          d[f][4 * j + i] = x[f][4 * j + i] * (d[f][4 * j + i] - delta[i % 2]);
+        }
+      }
     }
   }
 
-  // Zero where a query of block m does not see the key of the row: for a key, queries [low, high)
-  // do.
-  __device__ __forceinline__ void mask(float (&p)[kM / 2], int row0, int m) const {
-    const int lane = threadIdx.x % 32, shift = s.len_k - s.len_q;
-    int low[2], high[2];
+  // The A operands of the warp's own queries, in registers, to `tile` for the other warps.
+  __device__ __forceinline__ void store_scores(const uint32_t (&own)[2][kSteps][4],
+                                               uint32_t tile) const {
+    const uint32_t rows = first_step<kN>(tile + row0 * 128, query0 / 16);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int key = key0 + row0 + lane / 4 + 8 * r;
-      low[r] = a.window_right >= 0 ? key - shift - a.window_right : 0;
-      high[r] = a.window_left >= 0 ? min(s.len_q, key - shift + a.window_left + 1) : s.len_q;
-      if (key >= s.len_k) high[r] = 0;
-      const int origin = m * kM + 2 * (lane % 4);
-      low[r] -= origin;
-      high[r] -= origin;
+    for (int f = 0; f < 2; ++f) {
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) store_a<kN>(own[f][step], rows, 16 * f, step);
     }
-    mask_block(p, low, high, 0.0f);
+  }
+  // sum[32 keys x kColumns] += A B of 16 queries.
+  __device__ __forceinline__ void accumulate_step(float (&sum)[2][Traits::kColumns / 2],
+                                                  const uint32_t (&x0)[4],
+                                                  const uint32_t (&x1)[4],
+                                                  uint32_t operand) const {
+#pragma unroll
+    for (int n = 0; n < Traits::kColumns / 16; ++n) {
+      uint32_t b[4];
+      load_b_trans<kM>(b, operand, (kWholeSlabs ? 0 : column0) + 16 * n, 0);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[0][8 * n]), x0, b[0], b[1]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[1][8 * n]), x1, b[0], b[1]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[0][8 * n + 4]), x0, b[2], b[3]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[1][8 * n + 4]), x1, b[2], b[3]);
+    }
+  }
+  // Row `query` of a (Q or dO) tile, as operand B from the warp's first column on.
+  __device__ __forceinline__ uint32_t operand_rows(uint32_t tile, int query) const {
+    return tile + query * 128 + (kWholeSlabs ? column0 / 64 * (kM * 128) : 0);
+  }
+  __device__ __forceinline__ void accumulate_own(float (&sum)[2][Traits::kColumns / 2],
+                                                 const uint32_t (&own)[2][kSteps][4],
+                                                 uint32_t operand) const {
+    const uint32_t rows = operand_rows(operand, query0);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      accumulate_step(sum, own[0][step], own[1][step], rows + step * (16 * 128));
+    }
+  }
+  __device__ __forceinline__ void accumulate_others(float (&sum)[2][Traits::kColumns / 2],
+                                                    uint32_t tile,
+                                                    uint32_t operand) const {
+#pragma unroll
+    for (int i = 1; i < Traits::kParts; ++i) {
+      const int query = (query0 + i * kQueries) % kM;
+      const uint32_t left = first_step<kN>(tile + row0 * 128, query / 16);
+      const uint32_t rows = operand_rows(operand, query);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        uint32_t x[2][4];
+        load_a_at<kN>(x[0], left, 0, step);
+        load_a_at<kN>(x[1], left, 16, step);
+        accumulate_step(sum, x[0], x[1], rows + step * (16 * 128));
+      }
+    }
   }
 
-  // dq_sum[64 queries] += dS K: warps take 32 queries and a quarter of the columns each. Rows past
-  // the end are zero in dS and have their place in dq_sum.
+  // One block of queries: all products but dQ.
+  __device__ __forceinline__ void add_block(float (&dk)[2][Traits::kColumns / 2],
+                                            float (&dv)[2][Traits::kColumns / 2],
+                                            int m,
+                                            int stage) const {
+    float x[2][kQueries / 2], d[2][kQueries / 2];
+    scores<T, kN, kM, kD, kQueries>(x, k + row0 * 128, q_tile(stage) + query0 * 128);
+    // Masked before the exponentials, which have then no branch between them and the next product.
+    mask(x, m);
+    exponentiate(x, stage);
+    scores<T, kN, kM, kD, kQueries>(d, v + row0 * 128, do_tile(stage) + query0 * 128);
+    uint32_t packed[2][kSteps][4];
+    pack_probabilities<T>(x[0], packed[0]);
+    pack_probabilities<T>(x[1], packed[1]);
+    store_scores(packed, p);
+    accumulate_own(dv, packed, do_tile(stage));
+    differentiate(d, x, stage);
+    pack_probabilities<T>(d[0], packed[0]);
+    pack_probabilities<T>(d[1], packed[1]);
+    store_scores(packed, ds_tile(stage));
+    accumulate_own(dk, packed, q_tile(stage));
+    named_barrier_sync(1 + row0 / 32, Traits::kParts * 32);  // of the warps with the same keys
+    accumulate_others(dv, p, do_tile(stage));
+    accumulate_others(dk, ds_tile(stage), q_tile(stage));
+  }
+
+  // dq_sum[kM queries] += dS K: warps take 32 queries and a part of the columns each. Rows past the
+  // end are zero in dS and have their place in dq_sum.
   __device__ __forceinline__ void add_dq(int head, int m, uint32_t ds) const {
-    using Warp = DqWarp<kD>;
+    using Warp = DqWarp<kM, kD>;
     constexpr int kColumns = Warp::kColumns, kGroups = (kColumns + 15) / 16;
     const int row0 = Warp::row0(), column0 = Warp::column0();
     float d[2][kGroups * 8];
@@ -307,20 +439,21 @@ struct DkdvCta {
 #pragma unroll
       for (int j = 0; j < kColumns / 2; ++j) values[f * (kColumns / 2) + j] = d[f][j];
     }
-    atomic_add_dq(dq_block<kD>(a, g, s, head, m) + Warp::part(), values);
+    atomic_add_dq(dq_block<kM, kD>(a, g, s, head, m) + Warp::part(), values);
   }
 
   __device__ __forceinline__ void store(uint32_t tile,
-                                        float (&d)[Traits::kColumns / 2],
+                                        float (&d)[2][Traits::kColumns / 2],
                                         float scale,
                                         void* tensor,
                                         int64_t start,
                                         int64_t stride) const {
-    const int warp = threadIdx.x / 32;
 #pragma unroll
-    for (int j = 0; j < Traits::kColumns / 2; ++j) d[j] *= scale;
-    store_fragment<kN, T>(
-        tile, warp % (kN / 16) * 16, warp / (kN / 16) * (Traits::kColumns / 8), d);
+    for (int f = 0; f < 2; ++f) {
+#pragma unroll
+      for (int j = 0; j < Traits::kColumns / 2; ++j) d[f][j] *= scale;
+      store_fragment<kN, T>(tile, row0 + 16 * f, column0 / 8, d[f]);
+    }
     __syncthreads();
     T* base = static_cast<T*>(tensor) + start;
     copy_rows_out<kN, kD, T>(
@@ -334,32 +467,21 @@ template <typename Traits, bool kAtomicDq>
 __global__ void __launch_bounds__(Traits::kThreads, 1)
     dkdv_kernel(const __grid_constant__ QuireAttentionArgs a,
                 const __grid_constant__ BackwardParams g) {
-  using T = typename Traits::T;
-  constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
   extern __shared__ char raw[];
-  const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
   const Sequence s = get_sequence(a, blockIdx.z);
-  const uint32_t queries = base + 2 * Traits::kKeyBytes;
-  const uint32_t ds = queries + 4 * Traits::kQueryBytes;
-  const DkdvCta<Traits> cta = {a,
-                               g,
-                               s,
-                               static_cast<int>(blockIdx.x) * kN,
-                               base,
-                               base + Traits::kKeyBytes,
-                               queries,
-                               ds + 2 * kTileBytes<kN, kM>};
+  const DkdvCta<Traits> cta(a, g, s, (smem_address(raw) + 1023) & ~1023u);
   if (cta.key0 >= s.len_k) return;
   const int group = a.num_heads / a.num_kv_heads, kv_head = blockIdx.y;
-  const int warp = threadIdx.x / 32;
-  const int row0 = warp % (kN / 16) * 16, column0 = warp / (kN / 16) * Traits::kColumns;
   int m_min, m_max;
   cta.query_range(&m_min, &m_max);
   const int steps = (m_max - m_min) * group;
 
-  float dk[Traits::kColumns / 2], dv[Traits::kColumns / 2];
+  float dk[2][Traits::kColumns / 2], dv[2][Traits::kColumns / 2];
 #pragma unroll
-  for (int j = 0; j < Traits::kColumns / 2; ++j) dk[j] = dv[j] = 0.0f;
+  for (int f = 0; f < 2; ++f) {
+#pragma unroll
+    for (int j = 0; j < Traits::kColumns / 2; ++j) dk[f][j] = dv[f][j] = 0.0f;
+  }
   // Query blocks in the order of the heads of the group; `next` is one step ahead, `last` one
   // behind.
   struct Position {
@@ -383,29 +505,15 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
                       // complete
     next.advance(m_min, m_max);
     if (step + 1 < steps) cta.load_queries(stage ^ 1, next.head, next.m);
-    // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's
-    // phases.
-    if (kAtomicDq && step > 0) cta.add_dq(last.head, last.m, ds + (stage ^ 1) * kTileBytes<kN, kM>);
-    float p[kM / 2], d[kM / 2];
-    scores<T, kN, kM, kD, kM>(p, cta.k, row0, cta.q_tile(stage));
-    scores<T, kN, kM, kD, kM>(d, cta.v, row0, cta.do_tile(stage));
-    cta.softmax_gradient(p, d, row0, now.m, stage);
-    uint32_t packed[kM / 16][4];
-    pack_probabilities<T>(p, packed);
-    accumulate<T, kM, kM / 16, Traits::kColumns>(dv, packed, cta.do_tile(stage), column0);
-    pack_probabilities<T>(d, packed);
-    if (kAtomicDq && column0 == 0) {
-      store_fragment<kN, T>(ds + stage * kTileBytes<kN, kM>, row0, 0, d);
-    }
-    accumulate<T, kM, kM / 16, Traits::kColumns>(dk, packed, cta.q_tile(stage), column0);
+    // dQ lags one step behind, so that one barrier of all warps a step suffices.
+    if (kAtomicDq && step > 0) cta.add_dq(last.head, last.m, cta.ds_tile(stage ^ 1));
+    cta.add_block(dk, dv, now.m, stage);
     last = now;
     now = next;
   }
   cp_async_wait<0>();
   __syncthreads();
-  if (kAtomicDq && steps > 0) {
-    cta.add_dq(last.head, last.m, ds + (steps - 1) % 2 * kTileBytes<kN, kM>);
-  }
+  if (kAtomicDq && steps > 0) cta.add_dq(last.head, last.m, cta.ds_tile((steps - 1) % 2));
   __syncthreads();
   cta.store(cta.v, dv, 1.0f, g.dv, s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
   cta.store(cta.k, dk, a.scale, g.dk, s.k_start + kv_head * a.k_stride_head, a.k_stride_token);
@@ -416,11 +524,11 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
     dq_kernel(const __grid_constant__ QuireAttentionArgs a,
               const __grid_constant__ BackwardParams g) {
   using T = typename Traits::T;
-  constexpr int kM = Traits::kM, kN = Traits::kDqN, kD = Traits::kD;
+  constexpr int kM = Traits::kDqM, kN = Traits::kDqN, kD = Traits::kD;
   constexpr int kThreads = Traits::kDqThreads;
   extern __shared__ char raw[];
   const uint32_t q = (smem_address(raw) + 1023) & ~1023u;
-  const uint32_t d_o = q + Traits::kQueryBytes, k = d_o + Traits::kQueryBytes;
+  const uint32_t d_o = q + kTileBytes<kM, kD>, k = d_o + kTileBytes<kM, kD>;
   const uint32_t v = k + kTileBytes<kN, kD>;
   const Sequence s = get_sequence(a, blockIdx.z);
   const int head = blockIdx.y, kv_head = head / (a.num_heads / a.num_kv_heads);
@@ -464,11 +572,13 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
     cp_async_commit();
     cp_async_wait<1>();
     __syncthreads();
-    float p[kN / 2], d[kN / 2];
-    scores<T, kM, kN, kD, kN>(p, q, row0, k);
+    float scores_of_block[1][kN / 2], gradients[1][kN / 2];
+    float(&p)[kN / 2] = scores_of_block[0];
+    float(&d)[kN / 2] = gradients[0];
+    scores<T, kM, kN, kD, kN>(scores_of_block, q + row0 * 128, k);
     cp_async_wait<0>();
     __syncthreads();
-    scores<T, kM, kN, kD, kN>(d, d_o, row0, v);
+    scores<T, kM, kN, kD, kN>(gradients, d_o + row0 * 128, v);
     const bool masked = n * kN < all_low || (n + 1) * kN > all_high;
 #pragma unroll
     for (int e = 0; e < kN / 2; ++e) p[e] = exp2_approx(p[e] * scale_log2 - lse[(e / 2) % 2]);

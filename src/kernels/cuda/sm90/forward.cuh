@@ -13,7 +13,7 @@
 //   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
 //   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
 //   shared  Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values, each tile
-//   as slabs [kD/64][rows][64], swizzled.
+//   as slabs [kD/64][rows][64], or grouped (TileLayout), swizzled.
 #pragma once
 
 #include "kernels/cuda/fragment.cuh"
@@ -35,6 +35,7 @@ template <typename T_,
           bool kOverlap_,
           bool kSoftcap_,
           bool kSplit_,
+          bool kGrouped_,
           int kCtas_>
 struct ForwardTraits {
   using T = T_;
@@ -42,6 +43,9 @@ struct ForwardTraits {
   static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
   static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
+  // Paged keys only: one bulk copy a box of tokens instead of one for each 64 columns of it.
+  static constexpr bool kGrouped = kGrouped_;
+  using KeyLayout = TileLayout<kN, kD, kGrouped>;
   // Blocks of a paged cache are looked up one tile ahead, so that a free stage never waits for the
   // table; three consumers leave the producer too few registers for it.
   static constexpr bool kLookAhead = kConsumers < 3;
@@ -192,16 +196,28 @@ __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
 
 enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
 
-// Paged keys: lane i looks up the block of box i of the tile that begins at key `first`. Boxes that
-// lie wholly past the end repeat the last visible key's box, so that no unused block is read and no
-// table entry past the end is used.
+// Paged keys: lane i looks up the block of box i of the tile that begins at key `first`, and
+// returns the coordinate of (KV head and) block. Boxes that lie wholly past the end repeat the last
+// visible key's box, so that no unused block is read and no table entry past the end is used.
 template <typename Traits>
 __device__ __forceinline__ int look_up_block(const ForwardParams& p, const Tile& tile, int first) {
   const int lane = threadIdx.x % 32;
   if (p.block_table == nullptr || lane >= Traits::kN / p.box_rows) return 0;
   const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
   const int position = min(first + lane * p.box_rows, last_box);
-  return p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+  const int block = p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
+  return Traits::kGrouped ? block * p.heads_per_block + tile.kv_head : block;
+}
+
+// The CTAs together fetch the block table into L2 while each still finds out what its work is:
+// after that, the lookup of the first blocks is the longest step before the first copies.
+__device__ __forceinline__ void prefetch_table(const ForwardParams& p) {
+  if (p.block_table == nullptr) return;
+  constexpr int kEntries = 32;  // of a cache line
+  const int per_row = (((p.max_len_k - 1) >> p.block_log2) + kEntries) / kEntries;
+  const int i = blockIdx.x * 32 + threadIdx.x % 32;
+  if (i >= p.batch * per_row) return;
+  prefetch_l2(p.block_table + i / per_row * p.block_table_stride + i % per_row * kEntries);
 }
 
 // One tile of K or V: kN keys from position `first`. All lanes of the warp call it; `block` is what
@@ -215,7 +231,7 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
                                           int first,
                                           int block) {
   const int lane = threadIdx.x % 32;
-  if (p.block_table == nullptr) {
+  if (!Traits::kGrouped && p.block_table == nullptr) {
     if (lane == 0) {
       mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
 #pragma unroll
@@ -239,18 +255,31 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
   if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
   for (int box = 0; box < boxes; ++box) {
     const int position = min(first + box * p.box_rows, last_box);
+    const int row = position & ((1 << p.block_log2) - 1);
     const int box_block = __shfl_sync(0xffffffffu, block, box);
     if (lane == 0) {
-#pragma unroll
-      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-        tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
+      if constexpr (Traits::kGrouped) {
+        tma_load_5d(smem + box * p.box_rows * (Traits::kD * 2),
                     map,
                     barrier,
-                    slab * 64,
-                    position & ((1 << p.block_log2) - 1),
-                    tile.kv_head,
+                    0,
+                    0,
+                    0,
+                    row / 8,
                     box_block,
                     Traits::kKeyHint);
+      } else {
+#pragma unroll
+        for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+          tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
+                      map,
+                      barrier,
+                      slab * 64,
+                      row,
+                      tile.kv_head,
+                      box_block,
+                      Traits::kKeyHint);
+        }
       }
     }
   }
@@ -333,10 +362,10 @@ __device__ __forceinline__ void zero_tail(uint32_t v, int used_rows, int consume
   const int chunks = (Traits::kN - used_rows) * 8;  // 16-byte chunks per slab
 #pragma unroll 1
   for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-    const uint32_t base = v + slab * Traits::kN * 128 + used_rows * 128;
 #pragma unroll 1
     for (int i = threadIdx.x % 128; i < chunks; i += 128) {
-      store_shared_16(base + i * 16, make_uint4(0, 0, 0, 0));
+      store_shared_16(v + Traits::KeyLayout::row(used_rows + i / 8, slab) + i % 8 * 16,
+                      make_uint4(0, 0, 0, 0));
     }
   }
   __syncwarp();
@@ -439,6 +468,7 @@ __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
 template <typename Traits>
 struct Consumer {
   static constexpr int kN = Traits::kN, kD = Traits::kD;
+  using Layout = typename Traits::KeyLayout;
   const ForwardParams& p;
   const SharedStorage<Traits>& smem;
   const int consumer;  // 0..kConsumers-1
@@ -467,7 +497,7 @@ struct Consumer {
     return k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
   }
   __device__ uint32_t v_descriptor() const {
-    return mn_major_descriptor<kN>(smem.v + ring_v.stage * Traits::kTileBytes);
+    return mn_major_descriptor<Layout>(smem.v + ring_v.stage * Traits::kTileBytes);
   }
 
   // This warp's 16 query rows as A fragments.
@@ -497,9 +527,9 @@ struct Consumer {
     if constexpr (Traits::kQRegisters) load_q(q_rows);
     const auto issue_qk = [&] {
       if constexpr (Traits::kQRegisters) {
-        wgmma_qk_registers<T, kN, kD>(s, q_rows, k_descriptor());
+        wgmma_qk_registers<T, kN, kD, Layout>(s, q_rows, k_descriptor());
       } else {
-        wgmma_qk<T, kN, kD>(s, q, k_descriptor());
+        wgmma_qk<T, kN, kD, Layout>(s, q, k_descriptor());
       }
     };
 
@@ -529,7 +559,7 @@ struct Consumer {
         wgmma_commit();
         wait_v();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
+        wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
         wgmma_commit();
         pass_turn();
         wgmma_wait<1>();
@@ -555,7 +585,7 @@ struct Consumer {
         wait_v();
         take_turn();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
+        wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
         wgmma_commit();
         issue_qk();
         wgmma_commit();
@@ -574,7 +604,7 @@ struct Consumer {
     }
     wait_v();
     wgmma_fence();
-    wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
+    wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
     wgmma_commit();
     wgmma_wait<0>();
     release(smem.v_empty + 8 * ring_v.stage);
@@ -674,6 +704,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
       produce_keys<Traits>(warp == 0 ? &map_k : &map_v, p, smem, warp == 0);
     } else if (warp == 2) {
       produce_queries<Traits>(&map_q, p, smem);
+    } else if (Traits::kSplit) {
+      prefetch_table(p);
     }
   } else {
     if constexpr (Traits::kMovesRegisters) registers_raise_to<Traits::kConsumerRegisters>();

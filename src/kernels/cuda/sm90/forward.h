@@ -10,7 +10,7 @@ namespace quire::cuda::sm90 {
 struct ForwardKernel {
   const char* stage;  // "full", "split", or the ablation this one is for
   int32_t dtype, head_dim;
-  bool softcap, split;
+  bool softcap, split, grouped;  // grouped: paged keys, see can_group in forward.cc
   int32_t tile_rows, tile_keys, threads, smem_bytes, ctas_per_sm;
   const void* entry;
 };

@@ -41,6 +41,7 @@ struct ForwardParams {
   const int32_t* block_table;  // paged: Z is the block
   int64_t block_table_stride;
   int32_t block_log2, box_rows;  // tokens per block and per bulk copy; dense: box_rows = tile rows
+  int32_t heads_per_block;       // grouped: (KV head, block) is one coordinate, block * this + head
 
   int32_t window_left, window_right;  // -1: no limit
   float scale_log2;                   // scale * log2(e); with soft cap: softcap * log2(e)

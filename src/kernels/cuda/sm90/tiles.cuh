@@ -120,6 +120,8 @@ __device__ __forceinline__ SplitSequence split_sequence(const ForwardParams& p, 
   return s;
 }
 
+constexpr int kPlanCandidates = 15;
+
 // Blocks of kN keys per chunk: by the lengths of the whole batch, or fixed. All lanes of the warp
 // take part.
 //
@@ -152,12 +154,44 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   // saves.
   if (work <= 8 * p.slots) return max(2, (work + p.slots - 1) / p.slots);
   const float share = static_cast<float>(work) / p.slots, overhead = 2.0f + p.partial_rows / 16;
+  const auto chunk_of = [&](int step) {
+    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 2 3 4 6 8 12 16 24 ...
+    return (longest + cuts - 1) / cuts;
+  };
+  const auto time_of = [&](int items, int chunk) {
+    const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
+    return fminf(waves, share + overhead * items / p.slots + chunk);
+  };
+  const int most_items = 4 * p.slots + tiles;  // the workspace holds no more
+  if (p.batch <= 32) {
+    // A candidate a lane; sequences come by shuffles, eight at a time to hide their latency.
+    const int chunk = chunk_of(lane + 1);
+    const uint32_t inverse = 0xffffffffu / chunk + 1;  // x / chunk = high half of x * inverse
+    int items = 0;
+#pragma unroll 1
+    for (int b = 0; b < p.batch; b += 8) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int blocks = __shfl_sync(0xffffffffu, first.blocks, b + i);
+        const int cut = __umulhi(blocks + chunk - 1, inverse);
+        items += __shfl_sync(0xffffffffu, first_tiles, b + i) * max(1, chunk == 1 ? blocks : cut);
+      }
+    }
+    const bool possible = lane < kPlanCandidates && items <= most_items;
+    const float time = possible ? time_of(items, chunk) : CUDART_INF_F;
+    unsigned chosen = __ballot_sync(0xffffffffu, time <= 1.04f * share);
+    if (chosen == 0) {
+      // Times are positive: their bits are in the order of the values.
+      const unsigned least = __reduce_min_sync(0xffffffffu, __float_as_uint(time));
+      chosen = __ballot_sync(0xffffffffu, __float_as_uint(time) == least);
+    }
+    return __shfl_sync(0xffffffffu, chunk, __ffs(chosen) - 1);
+  }
   int best = longest;
   float best_time = CUDART_INF_F;
 #pragma unroll 1
-  for (int step = 1; step < 16; ++step) {
-    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 2 3 4 6 8 12 16 24 ...
-    const int chunk = (longest + cuts - 1) / cuts;
+  for (int step = 1; step <= kPlanCandidates; ++step) {
+    const int chunk = chunk_of(step);
     int items = first_tiles * max(1, (first.blocks + chunk - 1) / chunk);
 #pragma unroll 1
     for (int b = lane + 32; b < p.batch; b += 32) {
@@ -165,11 +199,9 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
       items += tiles_of(s) * max(1, (s.blocks + chunk - 1) / chunk);
     }
     items = __reduce_add_sync(0xffffffffu, items);
-    if (items > 4 * p.slots + tiles) break;                  // the workspace holds no more
-    const float least = share + overhead * items / p.slots;  // no more chunks can be faster
-    if (least >= best_time) break;
-    const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
-    const float time = fminf(waves, least + chunk);
+    if (items > most_items) break;
+    if (share + overhead * items / p.slots >= best_time) break;  // no more chunks can be faster
+    const float time = time_of(items, chunk);
     if (time < best_time) {
       best_time = time;
       best = chunk;
