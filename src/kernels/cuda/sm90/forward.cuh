@@ -57,8 +57,8 @@ struct ForwardTraits {
   static constexpr int kSlabs = kD / 64;
   static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
   static constexpr int kTileBytes = kN * kD * 2;
-  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
-  static constexpr int kConsumerRegisters = kConsumers == 1 ? 216 : kConsumers == 2 ? 232 : 160;
+  static constexpr int kProducerRegisters = kConsumers == 1 ? 56 : kConsumers == 2 ? 40 : 32;
+  static constexpr int kConsumerRegisters = kConsumers == 1 ? 200 : kConsumers == 2 ? 232 : 160;
   // 256 threads alone on an SM have all the registers that an instruction can name.
   static constexpr bool kMovesRegisters = kThreads * kCtas > 256;
   // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no
@@ -66,8 +66,10 @@ struct ForwardTraits {
   static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
   // The tiles of one head read the same keys; a short decode finds them again at the next step.
   static constexpr uint64_t kKeyHint = kCacheEvictLast;
+  static constexpr int kBarriers = 2 * (kQStages * kConsumers + kStagesK + kStagesV + 1);
+  static constexpr int kStateBytes = (8 * kBarriers + 8 + sizeof(Tile) + 127) / 128 * 128;
   static constexpr int kSmemBytes =
-      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 256;
+      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + kStateBytes;
 };
 
 template <typename Traits>
@@ -75,7 +77,8 @@ struct SharedStorage {
   uint32_t q, k, v;  // shared addresses, 1024-byte aligned
   uint32_t q_full, q_empty, k_full, k_empty, v_full, v_empty, tile_full, tile_empty;  // barriers
   int* next_tile;
-  int* last;  // split: whether this CTA combines
+  int* last;   // split: whether this CTA combines
+  Tile* tile;  // split: the item at work
 
   __device__ explicit SharedStorage(char* raw) {
     // A constant, so that every address below is one too: from the symbol, ptxas would derive it
@@ -96,6 +99,7 @@ struct SharedStorage {
     tile_empty = tile_full + 8;
     next_tile = reinterpret_cast<int*>(raw + (tile_empty + 8 - kStart));
     last = next_tile + 1;
+    tile = reinterpret_cast<Tile*>(last + 1);
   }
 
   __device__ void init_barriers() const {
@@ -134,64 +138,86 @@ struct RingPosition {
 // Tiles beyond the first of each CTA come from a counter in global memory. The K warp draws the
 // next one when it has issued its last load of a tile: early enough to hide the latency, late
 // enough to keep the load balanced.
-template <typename Traits>
-__device__ __forceinline__ int draw_tile(const ForwardParams& p,
-                                         const SharedStorage<Traits>& smem,
-                                         uint32_t parity) {
+__device__ __forceinline__ int draw_index(const ForwardParams& p) {
   int index = 0;
-  if (threadIdx.x % 32 == 0) {
-    mbarrier_wait(smem.tile_empty, parity ^ 1);
-    index = gridDim.x + atomicAdd(p.next_tile, 1);
-    *smem.next_tile = index;
-    mbarrier_arrive(smem.tile_full);
-  }
+  if (threadIdx.x % 32 == 0) index = gridDim.x + atomicAdd(p.next_tile, 1);
   return __shfl_sync(0xffffffffu, index, 0);
 }
-template <typename Traits>
-__device__ __forceinline__ int read_tile(const ForwardParams& p,
-                                         const SharedStorage<Traits>& smem,
-                                         uint32_t parity) {
+// What the K warp knows, in shared memory for all others.
+template <typename Traits, typename Value>
+__device__ __forceinline__ void publish(const SharedStorage<Traits>& smem,
+                                        Value* place,
+                                        const Value& value,
+                                        uint32_t parity) {
+  if (threadIdx.x % 32 == 0) {
+    mbarrier_wait(smem.tile_empty, parity ^ 1);
+    *place = value;
+    mbarrier_arrive(smem.tile_full);
+  }
+  __syncwarp();
+}
+template <typename Traits, typename Value>
+__device__ __forceinline__ Value read_published(const SharedStorage<Traits>& smem,
+                                                const Value* place,
+                                                uint32_t parity) {
   mbarrier_wait(smem.tile_full, parity);
-  const int index = *const_cast<volatile int*>(smem.next_tile);
+  const Value value = *place;
   __syncwarp();
   if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
-  return index;
+  return value;
+}
+
+// Every CTA that begins a tile draws exactly one index too many, so the draw that returns total - 1
+// is the last one of all: it clears the counter for the next launch.
+__device__ __forceinline__ void finish_draws(const ForwardParams& p, int index, int total) {
+  const int drawn = index - static_cast<int>(gridDim.x);
+  if (drawn >= 0 && drawn == total - 1 && threadIdx.x % 32 == 0) *p.next_tile = 0;
 }
 
 // Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more.
-// Every CTA that begins a tile draws exactly one index too many, so the draw that returns total - 1
-// is the last one of all: it clears the counter for the next launch.
 template <typename Traits, typename Function>
 __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
                                               const SharedStorage<Traits>& smem,
                                               bool draws,
                                               Function function) {
   uint32_t parity = 0;
-  int index = blockIdx.x, total = p.num_tiles;
   if constexpr (Traits::kSplit) {
-    const int chunk = plan_chunk<Traits::kM, Traits::kN>(p);
-    for (;; parity ^= 1) {
-      const Tile tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+    // The K warp alone finds out what there is to do. After other work this code comes from device
+    // memory, a microsecond a piece: one warp's copy of it is enough to wait for.
+    const int chunk = draws ? plan_chunk<Traits::kM, Traits::kN>(p) : 0;
+    for (int index = blockIdx.x;; parity ^= 1) {
+      Tile tile;
+      if (draws) {
+        tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+        publish<Traits>(smem, smem.tile, tile, parity);
+      } else {
+        tile = read_published<Traits>(smem, smem.tile, parity);
+      }
       if (!tile.valid) {
-        total = tile.total;
-        break;
+        if (draws) finish_draws(p, index, tile.total);
+        return;
       }
       function(tile);
-      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
+      if (draws) index = draw_index(p);
     }
   } else {
     // The end is tested on the index alone: a test on the tile makes ptxas take the loop for
     // divergent and move all descriptors from uniform to vector registers (seen in SASS: R2UR
     // before every HGMMA; measured: 10 %).
+    int index = blockIdx.x;
     for (; index < p.num_tiles; parity ^= 1) {
       const Tile tile = get_tile<Traits::kM>(p, index);
       if (tile.valid && tile.token0 < tile.len_q) function(tile);
       if (gridDim.x >= p.num_tiles) return;
-      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
+      if (draws) {
+        index = draw_index(p);
+        publish<Traits>(smem, smem.next_tile, index, parity);
+      } else {
+        index = read_published<Traits>(smem, smem.next_tile, parity);
+      }
     }
+    if (draws) finish_draws(p, index, p.num_tiles);
   }
-  const int drawn = index - static_cast<int>(gridDim.x);
-  if (draws && drawn >= 0 && drawn == total - 1 && threadIdx.x % 32 == 0) *p.next_tile = 0;
 }
 
 enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
@@ -250,38 +276,50 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
   }
   // box_rows divides both the block and the tile; one lane issues all copies (the copy instruction
   // takes uniform registers).
-  const int boxes = Traits::kN / p.box_rows;
   const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
-  if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
-  for (int box = 0; box < boxes; ++box) {
+  const auto copy = [&](int box, int box_block) {
     const int position = min(first + box * p.box_rows, last_box);
     const int row = position & ((1 << p.block_log2) - 1);
-    const int box_block = __shfl_sync(0xffffffffu, block, box);
-    if (lane == 0) {
-      if constexpr (Traits::kGrouped) {
-        tma_load_5d(smem + box * p.box_rows * (Traits::kD * 2),
+    if constexpr (Traits::kGrouped) {
+      tma_load_5d(smem + box * p.box_rows * (Traits::kD * 2),
+                  map,
+                  barrier,
+                  0,
+                  0,
+                  0,
+                  row / 8,
+                  box_block,
+                  Traits::kKeyHint);
+    } else {
+#pragma unroll
+      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+        tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
                     map,
                     barrier,
-                    0,
-                    0,
-                    0,
-                    row / 8,
+                    slab * 64,
+                    row,
+                    tile.kv_head,
                     box_block,
                     Traits::kKeyHint);
-      } else {
-#pragma unroll
-        for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-          tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
-                      map,
-                      barrier,
-                      slab * 64,
-                      row,
-                      tile.kv_head,
-                      box_block,
-                      Traits::kKeyHint);
-        }
       }
     }
+  };
+  if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
+  if (Traits::kGrouped && p.box_rows == 16) {
+    // The smallest boxes: the lookups of all of them before the first copy.
+    constexpr int kBoxes = Traits::kN / 16;
+    int blocks[kBoxes];
+#pragma unroll
+    for (int box = 0; box < kBoxes; ++box) blocks[box] = __shfl_sync(0xffffffffu, block, box);
+    if (lane == 0) {
+#pragma unroll
+      for (int box = 0; box < kBoxes; ++box) copy(box, blocks[box]);
+    }
+    return;
+  }
+  for (int box = 0; box < Traits::kN / p.box_rows; ++box) {
+    const int box_block = __shfl_sync(0xffffffffu, block, box);
+    if (lane == 0) copy(box, box_block);
   }
 }
 

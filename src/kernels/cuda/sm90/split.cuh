@@ -34,17 +34,36 @@ __device__ __forceinline__ void store_partial(const ForwardParams& p,
 }
 
 // One row: weights 2^(lse_i - max) over the chunks (and the sink), then the weighted sum of the
-// chunks' outputs.
+// chunks' outputs. Loads are the time of it, so the outputs are on their way before the weights are
+// known.
 template <typename T, int kD>
 __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& tile, int row) {
+  constexpr int kPairs = kD / 64;  // columns 2*lane + 64*c and the next
+  constexpr int kAtOnce = kD <= 128 ? 8 : 2;
   const int lane = threadIdx.x % 32;
   const int64_t first = tile.item - tile.split;
   const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
   const int token = tile.token0 + (row >> p.pack_log2);
   const float* lse = p.partial_lse + first * p.partial_rows + row;
+  const float* chunk = p.partial_o + (first * p.partial_rows + row) * kD + 2 * lane;
+  float2 x[kAtOnce][kPairs];
+  const auto load = [&](int i0) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+      for (int c = 0; c < kPairs; ++c) {
+        if (i0 + i < tile.num_splits) {
+          x[i][c] = __ldcg(reinterpret_cast<const float2*>(
+              chunk + static_cast<int64_t>(i0 + i) * p.partial_rows * kD + 64 * c));
+        }
+      }
+    }
+  };
+  const float own = lane < tile.num_splits ? __ldcg(lse + lane * p.partial_rows) : -CUDART_INF_F;
+  load(0);
   const float sink = p.sinks != nullptr ? p.sinks[head] : -CUDART_INF_F;
-  float max = sink;
-  for (int i = lane; i < tile.num_splits; i += 32)
+  float max = fmaxf(sink, own);
+  for (int i = lane + 32; i < tile.num_splits; i += 32)
     max = fmaxf(max, __ldcg(lse + i * p.partial_rows));
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) {
@@ -52,27 +71,32 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
   }
   const float safe = max == -CUDART_INF_F ? 0.0f : max;
   float sum = exp2_approx((sink - safe) * kLog2e);
-  constexpr int kPerLane = kD / 32;  // columns 2*lane + 64*c and the next
-  float o[kPerLane] = {};
-  const float* chunk = p.partial_o + (first * p.partial_rows + row) * kD + 2 * lane;
-#pragma unroll 8
-  for (int i = 0; i < tile.num_splits; ++i) {
-    const float weight = exp2_approx((__ldcg(lse + i * p.partial_rows) - safe) * kLog2e);
-    sum += weight;
+  float o[2 * kPairs] = {};
+  for (int i0 = 0;;) {
 #pragma unroll
-    for (int c = 0; c < kPerLane / 2; ++c) {
-      const float2 x = __ldcg(reinterpret_cast<const float2*>(
-          chunk + static_cast<int64_t>(i) * p.partial_rows * kD + 64 * c));
-      o[2 * c] += weight * x.x;
-      o[2 * c + 1] += weight * x.y;
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (i0 + i < tile.num_splits) {
+        const float part = i0 + i < 32 ? __shfl_sync(0xffffffffu, own, i0 + i)
+                                       : __ldcg(lse + (i0 + i) * p.partial_rows);
+        const float weight = exp2_approx((part - safe) * kLog2e);
+        sum += weight;
+#pragma unroll
+        for (int c = 0; c < kPairs; ++c) {
+          o[2 * c] += weight * x[i][c].x;
+          o[2 * c + 1] += weight * x[i][c].y;
+        }
+      }
     }
+    i0 += kAtOnce;
+    if (i0 >= tile.num_splits) break;
+    load(i0);
   }
   const float factor = sum > 0.0f || isnan(sum) ? 1.0f / sum : 0.0f;
   const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
   T* out = static_cast<T*>(p.o) + (p.cu_q != nullptr ? 0 : tile.batch * p.o_stride_batch) +
            (start + token) * p.o_stride_token + head * p.o_stride_head;
 #pragma unroll
-  for (int c = 0; c < kPerLane / 2; ++c) {
+  for (int c = 0; c < kPairs; ++c) {
     const int column = 2 * lane + 64 * c;
     if (column < p.head_dim) {
       *reinterpret_cast<uint32_t*>(out + column) =
@@ -92,13 +116,12 @@ __device__ __forceinline__ void combine_if_last(const ForwardParams& p,
                                                 const Tile& tile,
                                                 int* last) {
   constexpr int kBarrier = 7;
-  __threadfence();
   named_barrier_sync(kBarrier, 128);
   if (threadIdx.x % 128 == 0) {
-    const int before = atomicAdd(p.arrivals + tile.number, 1);
+    // Releases what the barrier has made visible to this thread, and acquires what others released.
+    const int before = atomic_add_acquire_release(p.arrivals + tile.number, 1);
     *last = before == tile.num_splits - 1 - kIsMutant<kCombineEarly>;
     if (*last) p.arrivals[tile.number] = 0;
-    __threadfence();
   }
   __syncwarp();
   named_barrier_sync(kBarrier, 128);

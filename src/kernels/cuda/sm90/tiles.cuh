@@ -162,6 +162,9 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
     const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
     return fminf(waves, share + overhead * items / p.slots + chunk);
   };
+  // Whole sequences have no partial results to pay for.
+  const float whole = (tiles + p.slots - 1) / p.slots * (longest + 2.0f);
+  if (whole <= 1.1f * share) return longest;
   const int most_items = 4 * p.slots + tiles;  // the workspace holds no more
   if (p.batch <= 32) {
     // A candidate a lane; sequences come by shuffles, eight at a time to hide their latency.
