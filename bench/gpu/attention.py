@@ -103,6 +103,8 @@ class Bench:
             text += " | us " + " ".join(f"{t * 1e3 / calls:.1f}" for t in times.values())
             if self.read and "quire" in rate:
                 text += f" | {rate['quire'] / self.read:.1%} of read"
+        if "quire_invariant" in rate:
+            text += f" | invariant {rate['quire_invariant'] / rate['quire']:.2f} of fastest"
         ratios = " ".join(f"{x:.3f}" for x in row["ratio"].values())
         print(f"{group:14s} {label:26s} {text}  | ours/best {ratios}  [{row['clock']}]", flush=True)
 
@@ -145,7 +147,9 @@ class Bench:
             b, h, kv, d = 16384 // s, 32, 8, 128
             q, k, v = normal(b * s, h, d), normal(b * s, kv, d), normal(b * s, kv, d)
             cu = torch.arange(b + 1, dtype=torch.int32, device=DEVICE) * s
-            functions = {"quire": qa.Call(q, k, v, causal=True, cu_q=cu, cu_k=cu, max_q=s, max_k=s).run}
+            options = dict(causal=True, cu_q=cu, cu_k=cu, max_q=s, max_k=s)
+            functions = {"quire": qa.Call(q, k, v, **options).run,
+                         "quire_invariant": qa.Call(q, k, v, batch_invariant=True, **options).run}
             if self.fa3:
                 functions["fa3"] = lambda: self.fa3.varlen(q, k, v, cu, cu, s, s)
             self.cell("gqa varlen", f"32/8 S {s}", functions, 2 * b * h * s * s * d)

@@ -183,7 +183,6 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
 struct SplitLayout {
   int64_t arrivals, partial_lse, partial_o, end;  // byte offsets
 };
-constexpr int kInvariantChunk = 512;  // keys
 
 SplitLayout split_layout(const QuireAttentionArgs& args,
                          const ForwardParams& params,
@@ -209,8 +208,13 @@ int64_t packed_rows(const QuireAttentionArgs& args) {
 }
 
 int64_t forward_workspace_bytes(const QuireAttentionArgs& args, const ForwardKernel& kernel) {
-  if (!kernel.split) return 256;
+  if (!splits(kernel)) return 256;
   return split_layout(args, make_params(args, kernel), kernel).end;
+}
+
+// Among the instantiations that can do it: the smallest head dimension, then the one made for it.
+static int rank(const ForwardKernel& kernel) {
+  return kernel.head_dim * 4 - 2 * (kernel.plan == KeyPlan::kSplitInvariant) - kernel.grouped;
 }
 
 const ForwardKernel* find_forward(const QuireAttentionArgs& args,
@@ -225,19 +229,20 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args,
        !std::has_single_bit(static_cast<unsigned>(args.block_size)))) {
     *reason = "block_size not 16, 32, 64, 128 or 256";
   }
+  if (args.block_table != nullptr && std::strcmp(stage, "no_specialisation") == 0) {
+    *reason = "the ablation loads dense keys only";
+  }
   if (*reason != nullptr) return nullptr;
   const ForwardKernel* best = nullptr;
   for (int i = 0; i < kNumForwardKernels; ++i) {
     const ForwardKernel* kernel = kForwardKernels[i];
     if (kernel->dtype != args.dtype || kernel->head_dim < args.head_dim ||
         kernel->softcap != (args.softcap > 0) || std::strcmp(kernel->stage, stage) != 0 ||
-        (kernel->grouped && !can_group(args, *kernel))) {
+        (kernel->grouped && !can_group(args, *kernel)) ||
+        (kernel->plan == KeyPlan::kSplitInvariant && !args.batch_invariant)) {
       continue;
     }
-    if (best == nullptr || kernel->head_dim < best->head_dim ||
-        (kernel->head_dim == best->head_dim && kernel->grouped)) {
-      best = kernel;
-    }
+    if (best == nullptr || rank(*kernel) < rank(*best)) best = kernel;
   }
   if (best == nullptr) *reason = "no instantiation for this type, head_dim and softcap";
   return best;
@@ -267,7 +272,7 @@ int run_forward(const QuireAttentionArgs& args,
                args.k_stride_batch,
                args.k_stride_token,
                args.k_stride_head,
-               kernel.split,
+               splits(kernel),
                "k",
                error);
   }
@@ -279,7 +284,7 @@ int run_forward(const QuireAttentionArgs& args,
                args.v_stride_batch,
                args.v_stride_token,
                args.v_stride_head,
-               kernel.split,
+               splits(kernel),
                "v",
                error);
   }
@@ -298,7 +303,7 @@ int run_forward(const QuireAttentionArgs& args,
   char* workspace = static_cast<char*>(args.workspace);
   params.next_tile = reinterpret_cast<int32_t*>(workspace);
   int ctas = args.num_sms * kernel.ctas_per_sm;
-  if (kernel.split) {
+  if (splits(kernel)) {
     const SplitLayout layout = split_layout(args, params, kernel);
     params.slots = ctas;
     params.chunk_tokens = args.batch_invariant ? kInvariantChunk : 0;
@@ -307,7 +312,8 @@ int run_forward(const QuireAttentionArgs& args,
     params.partial_lse = reinterpret_cast<float*>(workspace + layout.partial_lse);
     params.partial_o = reinterpret_cast<float*>(workspace + layout.partial_o);
   } else {
-    ctas = std::min(params.num_tiles, ctas);
+    ctas = kernel.plan == KeyPlan::kUnspecialised ? params.num_tiles
+                                                  : std::min(params.num_tiles, ctas);
   }
   void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
   return launch(

@@ -34,7 +34,7 @@ template <typename T_,
           bool kPingPong_,
           bool kOverlap_,
           bool kSoftcap_,
-          bool kSplit_,
+          KeyPlan kPlan_,
           bool kGrouped_,
           int kCtas_>
 struct ForwardTraits {
@@ -42,7 +42,10 @@ struct ForwardTraits {
   static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_;
   static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
-  static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
+  static constexpr bool kSplit = kPlan_ == KeyPlan::kSplit || kPlan_ == KeyPlan::kSplitInvariant;
+  static constexpr bool kMerged = kPlan_ == KeyPlan::kMerged;
+  static constexpr KeyPlan kPlan = kPlan_;
+  static constexpr bool kSpecialised = kPlan_ != KeyPlan::kUnspecialised;
   // Paged keys only: one bulk copy a box of tokens instead of one for each 64 columns of it.
   static constexpr bool kGrouped = kGrouped_;
   using KeyLayout = TileLayout<kN, kD, kGrouped>;
@@ -53,7 +56,7 @@ struct ForwardTraits {
   static constexpr bool kQRegisters = kD == 128 && kConsumers == 2;
   static constexpr int kCtas = kCtas_;  // resident on one SM
   static constexpr int kM = 64 * kConsumers;
-  static constexpr int kThreads = 128 * (kConsumers + 1);
+  static constexpr int kThreads = 128 * (kConsumers + kSpecialised);
   static constexpr int kSlabs = kD / 64;
   static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
   static constexpr int kTileBytes = kN * kD * 2;
@@ -63,18 +66,20 @@ struct ForwardTraits {
   static constexpr bool kMovesRegisters = kThreads * kCtas > 256;
   // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no
   // room, and split kernels have several CTAs to hide the gap.
-  static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
+  static constexpr int kQStages = kD > 128 || kPlan != KeyPlan::kWhole ? 1 : 2;
   // The tiles of one head read the same keys; a short decode finds them again at the next step.
   static constexpr uint64_t kKeyHint = kCacheEvictLast;
+  static constexpr int kSumBytes = kMerged ? 64 * kD * 4 : 0;  // O over chunks, a warpgroup
   static constexpr int kBarriers = 2 * (kQStages * kConsumers + kStagesK + kStagesV + 1);
   static constexpr int kStateBytes = (8 * kBarriers + 8 + sizeof(Tile) + 127) / 128 * 128;
-  static constexpr int kSmemBytes =
-      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + kStateBytes;
+  static constexpr int kSmemBytes = kQStages * kConsumers * kQBytes +
+                                    (kStagesK + kStagesV) * kTileBytes + kSumBytes * kConsumers +
+                                    kStateBytes;
 };
 
 template <typename Traits>
 struct SharedStorage {
-  uint32_t q, k, v;  // shared addresses, 1024-byte aligned
+  uint32_t q, k, v, sums;  // shared addresses, 1024-byte aligned
   uint32_t q_full, q_empty, k_full, k_empty, v_full, v_empty, tile_full, tile_empty;  // barriers
   int* next_tile;
   int* last;   // split: whether this CTA combines
@@ -88,7 +93,8 @@ struct SharedStorage {
     q = kStart;
     k = q + Traits::kQStages * Traits::kConsumers * Traits::kQBytes;
     v = k + Traits::kStagesK * Traits::kTileBytes;
-    const uint32_t end = v + Traits::kStagesV * Traits::kTileBytes;
+    sums = v + Traits::kStagesV * Traits::kTileBytes;
+    const uint32_t end = sums + Traits::kConsumers * Traits::kSumBytes;
     q_full = end;
     q_empty = q_full + 8 * Traits::kQStages * Traits::kConsumers;
     k_full = q_empty + 8 * Traits::kQStages * Traits::kConsumers;
@@ -184,11 +190,11 @@ __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
   if constexpr (Traits::kSplit) {
     // The K warp alone finds out what there is to do. After other work this code comes from device
     // memory, a microsecond a piece: one warp's copy of it is enough to wait for.
-    const int chunk = draws ? plan_chunk<Traits::kM, Traits::kN>(p) : 0;
+    const int chunk = draws ? plan_chunk<Traits::kN>(p) : 0;
     for (int index = blockIdx.x;; parity ^= 1) {
       Tile tile;
       if (draws) {
-        tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
+        tile = get_item<Traits::kN>(p, index, chunk);
         publish<Traits>(smem, smem.tile, tile, parity);
       } else {
         tile = read_published<Traits>(smem, smem.tile, parity);
@@ -246,6 +252,24 @@ __device__ __forceinline__ void prefetch_table(const ForwardParams& p) {
   prefetch_l2(p.block_table + i / per_row * p.block_table_stride + i % per_row * kEntries);
 }
 
+// One tile of K or V that is not paged; one thread calls it.
+template <typename Traits>
+__device__ __forceinline__ void load_dense_keys(
+    const CUtensorMap* map, const Tile& tile, uint32_t smem, uint32_t barrier, int first) {
+  mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
+#pragma unroll
+  for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+    tma_load_4d(smem + slab * Traits::kN * 128,
+                map,
+                barrier,
+                slab * 64,
+                tile.k_t + first,
+                tile.kv_head,
+                tile.k_z,
+                Traits::kKeyHint);
+  }
+}
+
 // One tile of K or V: kN keys from position `first`. All lanes of the warp call it; `block` is what
 // look_up_block returned in each.
 template <typename Traits>
@@ -258,20 +282,7 @@ __device__ __forceinline__ void load_keys(const CUtensorMap* map,
                                           int block) {
   const int lane = threadIdx.x % 32;
   if (!Traits::kGrouped && p.block_table == nullptr) {
-    if (lane == 0) {
-      mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
-#pragma unroll
-      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-        tma_load_4d(smem + slab * Traits::kN * 128,
-                    map,
-                    barrier,
-                    slab * 64,
-                    tile.k_t + first,
-                    tile.kv_head,
-                    tile.k_z,
-                    Traits::kKeyHint);
-      }
-    }
+    if (lane == 0) load_dense_keys<Traits>(map, tile, smem, barrier, first);
     return;
   }
   // box_rows divides both the block and the tile; one lane issues all copies (the copy instruction
@@ -338,13 +349,16 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
   for_each_tile<Traits>(p, smem, is_k, [&](const Tile& tile) {
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
-    int n = range.max - 1;
-    if (n < range.min) return;
+    if (range.max <= range.min) return;
+    int n = first_block<Traits::kN, Traits::kMerged>(range);
     int block = Traits::kLookAhead ? look_up_block<Traits>(p, tile, n * Traits::kN) : 0;
-    for (; n >= range.min; --n) {
+    for (int following; n >= range.min; n = following) {
+      following = next_block<Traits::kN, Traits::kMerged>(range, n);
       int current = block;
       if constexpr (Traits::kLookAhead) {
-        if (n > range.min) block = look_up_block<Traits>(p, tile, (n - 1) * Traits::kN);
+        if (following >= range.min) {
+          block = look_up_block<Traits>(p, tile, following * Traits::kN);
+        }
       } else {
         current = look_up_block<Traits>(p, tile, n * Traits::kN);
       }
@@ -364,6 +378,30 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
   });
 }
 
+// One consumer's rows of Q; one thread issues the copies.
+template <typename Traits>
+__device__ __forceinline__ void load_queries(const CUtensorMap* map_q,
+                                             const ForwardParams& p,
+                                             const SharedStorage<Traits>& smem,
+                                             const Tile& tile,
+                                             int stage,
+                                             int consumer) {
+  if (threadIdx.x % 32 != 0 || (!Traits::kSpecialised && threadIdx.x % 128 != 0)) return;
+  const int buffer = stage * Traits::kConsumers + consumer;
+  mbarrier_arrive_expect_tx(smem.q_full + 8 * buffer, Traits::kQBytes);
+  for (int slab = 0; slab < Traits::kSlabs; ++slab) {
+    tma_load_5d(smem.q + buffer * Traits::kQBytes + slab * 64 * 128,
+                map_q,
+                smem.q_full + 8 * buffer,
+                slab * 64,
+                0,
+                tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
+                tile.head_group,
+                tile.q_z,
+                kCacheEvictFirst);
+  }
+}
+
 template <typename Traits>
 __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
                                                 const ForwardParams& p,
@@ -372,20 +410,9 @@ __device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
   for_each_tile<Traits>(p, smem, false, [&](const Tile& tile) {
     if (threadIdx.x % 32 == 0) {
       for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
-        const int buffer = ring.stage * Traits::kConsumers + consumer;
-        mbarrier_wait(smem.q_empty + 8 * buffer, ring.parity ^ 1);
-        mbarrier_arrive_expect_tx(smem.q_full + 8 * buffer, Traits::kQBytes);
-        for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-          tma_load_5d(smem.q + buffer * Traits::kQBytes + slab * 64 * 128,
-                      map_q,
-                      smem.q_full + 8 * buffer,
-                      slab * 64,
-                      0,
-                      tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
-                      tile.head_group,
-                      tile.q_z,
-                      kCacheEvictFirst);
-        }
+        mbarrier_wait(smem.q_empty + 8 * (ring.stage * Traits::kConsumers + consumer),
+                      ring.parity ^ 1);
+        load_queries<Traits>(map_q, p, smem, tile, ring.stage, consumer);
       }
     }
     __syncwarp();
@@ -503,6 +530,10 @@ __device__ __forceinline__ void store_output(const CUtensorMap* map_o,
                      128);  // the buffer may be refilled once all have read it
 }
 
+__device__ __forceinline__ RowState no_keys() {
+  return {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
+}
+
 template <typename Traits>
 struct Consumer {
   static constexpr int kN = Traits::kN, kD = Traits::kD;
@@ -513,6 +544,10 @@ struct Consumer {
   RingPosition<Traits::kStagesK> ring_k;
   RingPosition<Traits::kStagesV> ring_v;
   RingPosition<Traits::kQStages> ring_q;
+  const CUtensorMap *map_q, *map_k, *map_v;  // not specialised: the tensors it loads itself
+  int loads_k = 0, loads_v = 0;
+  MergedRow merged[2];  // merged: this thread's rows over the chunks so far ...
+  bool has_sums;        // ... and whether `sums` holds any
 
   __device__ void take_turn() const {
     if constexpr (Traits::kPingPong) named_barrier_sync(kTurn + consumer, 256);
@@ -538,6 +573,55 @@ struct Consumer {
     return mn_major_descriptor<Layout>(smem.v + ring_v.stage * Traits::kTileBytes);
   }
 
+  // A chunk's output (unnormalised o, state) to what the chunks before it left in shared memory,
+  // each thread's values its own. Leaves the sum there, or, after the last chunk, in o.
+  __device__ __forceinline__ void add_chunk(float (&o)[kD / 2], const RowState& state, bool last) {
+    float factor[2];
+    MergeStep step[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const RowResult result =
+          finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, nullptr, 0);
+      factor[r] = result.factor;
+      step[r] = merge_chunk(merged[r], result.logsumexp);
+    }
+    const uint32_t at = smem.sums + consumer * Traits::kSumBytes + threadIdx.x % 128 * 16;
+#pragma unroll
+    for (int j = 0; j < kD / 2; j += 4) {
+      const uint32_t place = at + j / 4 * (128 * 16);
+      const uint4 bits = has_sums ? load_shared_16(place) : make_uint4(0, 0, 0, 0);
+      const uint32_t old[4] = {bits.x, bits.y, bits.z, bits.w};
+      float sum[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        sum[i] =
+            add_scaled(__uint_as_float(old[i]), __fmul_rn(o[j + i], factor[i / 2]), step[i / 2]);
+        o[j + i] = last ? sum[i] : 0.0f;
+      }
+      if (!last) {
+        store_shared_16(place,
+                        make_uint4(__float_as_uint(sum[0]),
+                                   __float_as_uint(sum[1]),
+                                   __float_as_uint(sum[2]),
+                                   __float_as_uint(sum[3])));
+      }
+    }
+    has_sums = true;
+  }
+
+  // Without specialised warps one consumer thread issues the copies, between its own products.
+  __device__ __forceinline__ void load(const Tile& tile, const CUtensorMap* map, bool is_k, int n) {
+    if (consumer != 0 || threadIdx.x != 0) return;
+    const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
+    const uint32_t tiles = is_k ? smem.k : smem.v, full = is_k ? smem.k_full : smem.v_full;
+    int& count = is_k ? loads_k : loads_v;
+    const int stage = count % stages;
+    mbarrier_wait((is_k ? smem.k_empty : smem.v_empty) + 8 * stage, (count / stages + 1) % 2);
+    ++count;
+    load_dense_keys<Traits>(
+        map, tile, tiles + stage * Traits::kTileBytes, full + 8 * stage, n * kN);
+  }
+
   // This warp's 16 query rows as A fragments.
   __device__ __forceinline__ void load_q(uint32_t (&rows)[kD / 16][4]) const {
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
@@ -546,6 +630,14 @@ struct Consumer {
       ldmatrix_x4(rows[step],
                   q_buffer() + step / 4 * (64 * 128) + swizzle128(row, step % 4 * 2 + lane / 16));
     }
+  }
+
+  // The last key block's rows of V past the end of the sequence, before the product that reads
+  // them.
+  __device__ __forceinline__ void zero_tail_of(const Tile& tile, int n) const {
+    if (!p.tail_unclean || (n + 1) * kN <= tile.len_k || kIsMutant<kKeepTail>) return;
+    wait_v();
+    zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
   }
 
   // All key blocks of one query tile; o and state come out unnormalised.
@@ -559,7 +651,7 @@ struct Consumer {
     float s[kN / 2];
     uint32_t probabilities[kN / 16][4];
     float alpha[2];
-    int n = range.max - 1;
+    int n = first_block<kN, Traits::kMerged>(range);
     const uint32_t q = k_major_descriptor(q_buffer());
     uint32_t q_rows[kD / 16][4];
     if constexpr (Traits::kQRegisters) load_q(q_rows);
@@ -571,6 +663,11 @@ struct Consumer {
       }
     };
 
+    if constexpr (!Traits::kSpecialised) {
+      load(tile, map_k, true, n);
+      if (n > range.min) load(tile, map_k, true, n - 1);
+      load(tile, map_v, false, n);
+    }
     wait_k();
     take_turn();
     wgmma_fence();
@@ -583,13 +680,15 @@ struct Consumer {
     finish_scores<Traits>(s, p, tile, own, token, n);
     softmax_block<false>(s, state, p.scale_log2, alpha);
     pack_probabilities<T>(s, probabilities);
-    if (p.tail_unclean && (n + 1) * kN > tile.len_k && !kIsMutant<kKeepTail>) {
-      wait_v();
-      zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
-    }
-    if (n > range.min) wait_k();
+    zero_tail_of(tile, n);
+    int following = next_block<kN, Traits::kMerged>(range, n);
+    if (following >= range.min) wait_k();
 
-    for (--n; n >= range.min; --n) {
+    while (following >= range.min) {
+      // A block of another chunk than the one before it comes after it in memory.
+      const bool new_chunk = Traits::kMerged && following > n;
+      n = following;
+      following = next_block<kN, Traits::kMerged>(range, n);
       if constexpr (Traits::kOverlap) {
         take_turn();
         wgmma_fence();
@@ -600,11 +699,17 @@ struct Consumer {
         wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
         wgmma_commit();
         pass_turn();
+        if constexpr (!Traits::kSpecialised) {
+          if (n > range.min) load(tile, map_k, true, n - 1);
+          load(tile, map_v, false, n);
+        }
         wgmma_wait<1>();
         release(smem.k_empty + 8 * ring_k.stage);
         ring_k.advance();
         finish_scores<Traits>(s, p, tile, own, token, n);
         float shift[2];
+        const RowState done = state;
+        if (new_chunk) state = no_keys();
         const bool shrinks = softmax_max<true>(s, state, p.scale_log2, alpha, shift);
         // The wait for PV stands between maximum and exponentials: those, the packing of P and the
         // sums then fill each other's gaps (measured: 5 %). The wait for the next K stands before
@@ -612,13 +717,18 @@ struct Consumer {
         // the wait for S, and nothing is left to overlap (seen in SASS). Decode waits after the
         // exponentials.
         if constexpr (Traits::kSplit) softmax_exp(s, state, p.scale_log2, alpha, shift);
-        if (n > range.min) wait_k();
+        if (following >= range.min) wait_k();
         wgmma_wait<0>();
         release(smem.v_empty + 8 * ring_v.stage);
         ring_v.advance();
         if constexpr (!Traits::kSplit) softmax_exp(s, state, p.scale_log2, alpha, shift);
         pack_probabilities<T>(s, probabilities);
-        if (shrinks && !kIsMutant<kSkipRescale>) scale_rows(o, alpha);
+        if (new_chunk) {
+          add_chunk(o, done, false);
+        } else if (shrinks && !kIsMutant<kSkipRescale>) {
+          scale_rows(o, alpha);
+        }
+        if constexpr (Traits::kMerged) zero_tail_of(tile, n);
       } else {
         wait_v();
         take_turn();
@@ -637,7 +747,7 @@ struct Consumer {
         const bool shrinks = softmax_block<true>(s, state, p.scale_log2, alpha);
         pack_probabilities<T>(s, probabilities);
         if (shrinks) scale_rows(o, alpha);
-        if (n > range.min) wait_k();
+        if (following >= range.min) wait_k();
       }
     }
     wait_v();
@@ -656,14 +766,32 @@ struct Consumer {
                                          float (&o)[kD / 2],
                                          RowState& state) {
     const bool partial = Traits::kSplit && tile.num_splits > 1;
-    float factor[2];
+    // In the batch-invariant plan a sink is always added last, as for many chunks.
+    const bool alone = Traits::kSplit && !partial && p.chunk_tokens != 0 && p.sinks != nullptr;
+    float factor[2], weight[2], o_scale[2];
+    if constexpr (Traits::kMerged) add_chunk(o, state, true);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
       const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
-      const RowResult result = finish_row(
-          state.max[r], quad_sum(state.sum[r]), p.scale_log2, partial ? nullptr : p.sinks, head);
+      RowResult result;
+      if constexpr (Traits::kMerged) {
+        result = merge_result(merged[r]);
+      } else {
+        result = finish_row(state.max[r],
+                            quad_sum(state.sum[r]),
+                            p.scale_log2,
+                            partial || alone ? nullptr : p.sinks,
+                            head);
+      }
       factor[r] = result.factor;
+      if (alone) {
+        MergedRow chunk = start_merge(p.sinks, head);
+        weight[r] = merge_chunk(chunk, result.logsumexp).added;
+        const RowResult whole = merge_result(chunk);
+        o_scale[r] = whole.factor;
+        result.logsumexp = whole.logsumexp;
+      }
       if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q) continue;
       if (partial) {
         p.partial_lse[tile.item * p.partial_rows + row] = result.logsumexp;
@@ -674,6 +802,10 @@ struct Consumer {
       }
     }
     scale_rows(o, factor);
+    if (alone) {
+      scale_rows(o, weight);
+      scale_rows(o, o_scale);
+    }
     if constexpr (Traits::kSplit) {
       if (partial) {
         store_partial<kD>(p, tile, o);
@@ -682,6 +814,16 @@ struct Consumer {
       }
     }
     store_output<Traits>(map_o, p, o, q_buffer(), tile, token0, consumer);
+  }
+
+  __device__ __forceinline__ void start_chunks(const Tile& tile) {
+    has_sums = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + 8 * r;
+      const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
+      merged[r] = start_merge(p.sinks, head);
+    }
   }
 
   __device__ __forceinline__ void run_tile(const CUtensorMap* map_o, const Tile& tile) {
@@ -699,7 +841,9 @@ struct Consumer {
     float o[kD / 2];
 #pragma unroll
     for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
-    RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
+    RowState state = no_keys();
+    if constexpr (Traits::kMerged) start_chunks(tile);
+    if constexpr (!Traits::kSpecialised) load_queries<Traits>(map_q, p, smem, tile, 0, consumer);
     mbarrier_wait(smem.q_full + 8 * q_index(), ring_q.parity);
     if (range.max > range.min) attend(tile, range, own, token, o, state);
     finish(map_o, tile, token, token0, o, state);
@@ -735,7 +879,13 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
     smem.init_barriers();
   }
   __syncthreads();
-  if (warpgroup == 0) {
+  if constexpr (!Traits::kSpecialised) {
+    Consumer<Traits> consumer{p, smem, warpgroup};
+    consumer.map_q = &map_q;
+    consumer.map_k = &map_k;
+    consumer.map_v = &map_v;
+    consumer.run(&map_o);
+  } else if (warpgroup == 0) {
     if constexpr (Traits::kMovesRegisters) registers_lower_to<Traits::kProducerRegisters>();
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
     if (warp < 2) {

@@ -23,6 +23,17 @@ enum Mutant {
 template <Mutant kMutant>
 constexpr bool kIsMutant = QUIRE_MUTANT == kMutant;
 
+// What a CTA does with the keys of a query tile.
+enum class KeyPlan {
+  kWhole,           // all of them
+  kSplit,           // a chunk, cut by the work of the batch (split.cuh)
+  kSplitInvariant,  // a chunk at multiples of kInvariantChunk
+  kMerged,          // all of them, chunk by chunk: the bits of kSplitInvariant
+  kUnspecialised,   // all of them, loaded by the warps that compute (an ablation)
+};
+// Keys of a chunk in the batch-invariant plan: chunks begin at its multiples.
+constexpr int kInvariantChunk = 512;
+
 struct ForwardParams {
   int32_t batch, num_heads, num_kv_heads, head_dim;
   int32_t max_len_q, max_len_k;

@@ -33,9 +33,42 @@ __device__ __forceinline__ void store_partial(const ForwardParams& p,
   }
 }
 
-// One row: weights 2^(lse_i - max) over the chunks (and the sink), then the weighted sum of the
-// chunks' outputs. Loads are the time of it, so the outputs are on their way before the weights are
-// known.
+// A row's chunks, added up one after the other: sum of the weights 2^(lse - max). The explicit
+// rounding makes the kernels that do this (in registers, or from memory) agree in every bit.
+struct MergedRow {
+  float max, sum;
+};
+__device__ __forceinline__ MergedRow start_merge(const float* sinks, int head) {
+  if (sinks == nullptr) return {-CUDART_INF_F, 0.0f};
+  return {sinks[head], 1.0f};  // a sink is a chunk whose output is zero
+}
+// What is multiplied by which factor when a chunk is added.
+struct MergeStep {
+  float old, added;
+};
+__device__ __forceinline__ MergeStep merge_step(float old_max, float logsumexp, float new_max) {
+  const float safe = new_max == -CUDART_INF_F ? 0.0f : new_max;
+  return {exp2_approx(__fmul_rn(old_max - safe, kLog2e)),
+          exp2_approx(__fmul_rn(logsumexp - safe, kLog2e))};
+}
+__device__ __forceinline__ float add_scaled(float sum, float x, const MergeStep& step) {
+  return __fmaf_rn(step.added, x, __fmul_rn(sum, step.old));
+}
+__device__ __forceinline__ MergeStep merge_chunk(MergedRow& row, float logsumexp) {
+  const float max = fmaxf(row.max, logsumexp);
+  const MergeStep step = merge_step(row.max, logsumexp, max);
+  row.max = max;
+  row.sum = add_scaled(row.sum, 1.0f, step);
+  return step;
+}
+__device__ __forceinline__ RowResult merge_result(const MergedRow& row) {
+  if (!(row.sum > 0.0f) && !isnan(row.sum)) return {0.0f, -CUDART_INF_F};
+  return {1.0f / row.sum, __fmaf_rn(log2f(row.sum), kLn2, row.max)};
+}
+
+// One row from its chunks in memory. Loads are the time of it, so the outputs are on their way
+// before the weights are known, and 32 chunks' weights are found at once: running maxima are exact,
+// in whatever order they are taken.
 template <typename T, int kD>
 __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& tile, int row) {
   constexpr int kPairs = kD / 64;  // columns 2*lane + 64*c and the next
@@ -46,52 +79,54 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
   const int token = tile.token0 + (row >> p.pack_log2);
   const float* lse = p.partial_lse + first * p.partial_rows + row;
   const float* chunk = p.partial_o + (first * p.partial_rows + row) * kD + 2 * lane;
-  float2 x[kAtOnce][kPairs];
-  const auto load = [&](int i0) {
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-#pragma unroll
-      for (int c = 0; c < kPairs; ++c) {
-        if (i0 + i < tile.num_splits) {
-          x[i][c] = __ldcg(reinterpret_cast<const float2*>(
-              chunk + static_cast<int64_t>(i0 + i) * p.partial_rows * kD + 64 * c));
-        }
-      }
-    }
-  };
-  const float own = lane < tile.num_splits ? __ldcg(lse + lane * p.partial_rows) : -CUDART_INF_F;
-  load(0);
-  const float sink = p.sinks != nullptr ? p.sinks[head] : -CUDART_INF_F;
-  float max = fmaxf(sink, own);
-  for (int i = lane + 32; i < tile.num_splits; i += 32)
-    max = fmaxf(max, __ldcg(lse + i * p.partial_rows));
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, step));
-  }
-  const float safe = max == -CUDART_INF_F ? 0.0f : max;
-  float sum = exp2_approx((sink - safe) * kLog2e);
+  MergedRow merged = start_merge(p.sinks, head);
   float o[2 * kPairs] = {};
-  for (int i0 = 0;;) {
+#pragma unroll 1
+  for (int group = 0; group < tile.num_splits; group += 32) {
+    const int count = min(32, tile.num_splits - group);
+    const float own = lane < count ? __ldcg(lse + (group + lane) * p.partial_rows) : -CUDART_INF_F;
+    float max = own;  // of the chunks up to this lane's
+    MergeStep own_step = {};
+#pragma unroll 1
+    for (int i0 = 0; i0 < count; i0 += kAtOnce) {
+      float2 x[kAtOnce][kPairs];
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (i0 + i < tile.num_splits) {
-        const float part = i0 + i < 32 ? __shfl_sync(0xffffffffu, own, i0 + i)
-                                       : __ldcg(lse + (i0 + i) * p.partial_rows);
-        const float weight = exp2_approx((part - safe) * kLog2e);
-        sum += weight;
+      for (int i = 0; i < kAtOnce; ++i) {
 #pragma unroll
         for (int c = 0; c < kPairs; ++c) {
-          o[2 * c] += weight * x[i][c].x;
-          o[2 * c + 1] += weight * x[i][c].y;
+          if (i0 + i < count) {
+            x[i][c] = __ldcg(reinterpret_cast<const float2*>(
+                chunk + static_cast<int64_t>(group + i0 + i) * p.partial_rows * kD + 64 * c));
+          }
+        }
+      }
+      if (i0 == 0) {
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+          const float other = __shfl_up_sync(0xffffffffu, max, step);
+          if (lane >= step) max = fmaxf(max, other);
+        }
+        max = fmaxf(max, merged.max);
+        const float before = __shfl_up_sync(0xffffffffu, max, 1);
+        own_step = merge_step(lane == 0 ? merged.max : before, own, max);
+        merged.max = __shfl_sync(0xffffffffu, max, count - 1);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (i0 + i < count) {
+          const MergeStep step = {__shfl_sync(0xffffffffu, own_step.old, i0 + i),
+                                  __shfl_sync(0xffffffffu, own_step.added, i0 + i)};
+          merged.sum = add_scaled(merged.sum, 1.0f, step);
+#pragma unroll
+          for (int c = 0; c < kPairs; ++c) {
+            o[2 * c] = add_scaled(o[2 * c], x[i][c].x, step);
+            o[2 * c + 1] = add_scaled(o[2 * c + 1], x[i][c].y, step);
+          }
         }
       }
     }
-    i0 += kAtOnce;
-    if (i0 >= tile.num_splits) break;
-    load(i0);
   }
-  const float factor = sum > 0.0f || isnan(sum) ? 1.0f / sum : 0.0f;
+  const RowResult result = merge_result(merged);
   const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
   T* out = static_cast<T*>(p.o) + (p.cu_q != nullptr ? 0 : tile.batch * p.o_stride_batch) +
            (start + token) * p.o_stride_token + head * p.o_stride_head;
@@ -100,12 +135,12 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
     const int column = 2 * lane + 64 * c;
     if (column < p.head_dim) {
       *reinterpret_cast<uint32_t*>(out + column) =
-          pack2<T>(o[2 * c] * factor, o[2 * c + 1] * factor);
+          pack2<T>(o[2 * c] * result.factor, o[2 * c + 1] * result.factor);
     }
   }
   if (lane == 0 && p.lse != nullptr) {
     p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token] =
-        sum > 0.0f || isnan(sum) ? safe + log2f(sum) * kLn2 : -CUDART_INF_F;
+        result.logsumexp;
   }
 }
 
