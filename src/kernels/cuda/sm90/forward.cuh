@@ -43,7 +43,8 @@ struct ForwardTraits {
   static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
   static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
   static constexpr bool kSplit = kPlan_ == KeyPlan::kSplit || kPlan_ == KeyPlan::kSplitInvariant;
-  static constexpr bool kMerged = kPlan_ == KeyPlan::kMerged;
+  // Several chunks of a sequence may be added up here (split.cuh).
+  static constexpr bool kMerges = kPlan_ == KeyPlan::kMerged || kPlan_ == KeyPlan::kSplitInvariant;
   static constexpr KeyPlan kPlan = kPlan_;
   static constexpr bool kSpecialised = kPlan_ != KeyPlan::kUnspecialised;
   // Paged keys only: one bulk copy a box of tokens instead of one for each 64 columns of it.
@@ -69,7 +70,7 @@ struct ForwardTraits {
   static constexpr int kQStages = kD > 128 || kPlan != KeyPlan::kWhole ? 1 : 2;
   // The tiles of one head read the same keys; a short decode finds them again at the next step.
   static constexpr uint64_t kKeyHint = kCacheEvictLast;
-  static constexpr int kSumBytes = kMerged ? 64 * kD * 4 : 0;  // O over chunks, a warpgroup
+  static constexpr int kSumBytes = kMerges ? 64 * kD * 4 : 0;  // O over chunks, a warpgroup
   static constexpr int kBarriers = 2 * (kQStages * kConsumers + kStagesK + kStagesV + 1);
   static constexpr int kStateBytes = (8 * kBarriers + 8 + sizeof(Tile) + 127) / 128 * 128;
   static constexpr int kSmemBytes = kQStages * kConsumers * kQBytes +
@@ -190,7 +191,7 @@ __device__ __forceinline__ void for_each_tile(const ForwardParams& p,
   if constexpr (Traits::kSplit) {
     // The K warp alone finds out what there is to do. After other work this code comes from device
     // memory, a microsecond a piece: one warp's copy of it is enough to wait for.
-    const int chunk = draws ? plan_chunk<Traits::kN>(p) : 0;
+    const int chunk = draws ? plan_chunk<Traits::kN, Traits::kMerges>(p) : 0;
     for (int index = blockIdx.x;; parity ^= 1) {
       Tile tile;
       if (draws) {
@@ -350,10 +351,10 @@ __device__ __forceinline__ void produce_keys(const CUtensorMap* map,
     const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
     const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
     if (range.max <= range.min) return;
-    int n = first_block<Traits::kN, Traits::kMerged>(range);
+    int n = first_block<Traits::kN, Traits::kMerges>(range);
     int block = Traits::kLookAhead ? look_up_block<Traits>(p, tile, n * Traits::kN) : 0;
     for (int following; n >= range.min; n = following) {
-      following = next_block<Traits::kN, Traits::kMerged>(range, n);
+      following = next_block<Traits::kN, Traits::kMerges>(range, n);
       int current = block;
       if constexpr (Traits::kLookAhead) {
         if (following >= range.min) {
@@ -651,7 +652,7 @@ struct Consumer {
     float s[kN / 2];
     uint32_t probabilities[kN / 16][4];
     float alpha[2];
-    int n = first_block<kN, Traits::kMerged>(range);
+    int n = first_block<kN, Traits::kMerges>(range);
     const uint32_t q = k_major_descriptor(q_buffer());
     uint32_t q_rows[kD / 16][4];
     if constexpr (Traits::kQRegisters) load_q(q_rows);
@@ -681,14 +682,14 @@ struct Consumer {
     softmax_block<false>(s, state, p.scale_log2, alpha);
     pack_probabilities<T>(s, probabilities);
     zero_tail_of(tile, n);
-    int following = next_block<kN, Traits::kMerged>(range, n);
+    int following = next_block<kN, Traits::kMerges>(range, n);
     if (following >= range.min) wait_k();
 
     while (following >= range.min) {
       // A block of another chunk than the one before it comes after it in memory.
-      const bool new_chunk = Traits::kMerged && following > n;
+      const bool new_chunk = Traits::kMerges && following > n;
       n = following;
-      following = next_block<kN, Traits::kMerged>(range, n);
+      following = next_block<kN, Traits::kMerges>(range, n);
       if constexpr (Traits::kOverlap) {
         take_turn();
         wgmma_fence();
@@ -728,7 +729,7 @@ struct Consumer {
         } else if (shrinks && !kIsMutant<kSkipRescale>) {
           scale_rows(o, alpha);
         }
-        if constexpr (Traits::kMerged) zero_tail_of(tile, n);
+        if constexpr (Traits::kMerges) zero_tail_of(tile, n);
       } else {
         wait_v();
         take_turn();
@@ -767,15 +768,17 @@ struct Consumer {
                                          RowState& state) {
     const bool partial = Traits::kSplit && tile.num_splits > 1;
     // In the batch-invariant plan a sink is always added last, as for many chunks.
-    const bool alone = Traits::kSplit && !partial && p.chunk_tokens != 0 && p.sinks != nullptr;
+    const bool alone =
+        Traits::kSplit && !Traits::kMerges && !partial && p.chunk_tokens != 0 && p.sinks != nullptr;
+    const bool merges = Traits::kMerges && !partial;
     float factor[2], weight[2], o_scale[2];
-    if constexpr (Traits::kMerged) add_chunk(o, state, true);
+    if (merges) add_chunk(o, state, true);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
       const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
       RowResult result;
-      if constexpr (Traits::kMerged) {
+      if (merges) {
         result = merge_result(merged[r]);
       } else {
         result = finish_row(state.max[r],
@@ -842,7 +845,7 @@ struct Consumer {
 #pragma unroll
     for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
     RowState state = no_keys();
-    if constexpr (Traits::kMerged) start_chunks(tile);
+    if constexpr (Traits::kMerges) start_chunks(tile);
     if constexpr (!Traits::kSpecialised) load_queries<Traits>(map_q, p, smem, tile, 0, consumer);
     mbarrier_wait(smem.q_full + 8 * q_index(), ring_q.parity);
     if (range.max > range.min) attend(tile, range, own, token, o, state);

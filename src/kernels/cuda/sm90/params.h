@@ -27,7 +27,7 @@ constexpr bool kIsMutant = QUIRE_MUTANT == kMutant;
 enum class KeyPlan {
   kWhole,           // all of them
   kSplit,           // a chunk, cut by the work of the batch (split.cuh)
-  kSplitInvariant,  // a chunk at multiples of kInvariantChunk
+  kSplitInvariant,  // a chunk at multiples of kInvariantChunk, or all of them
   kMerged,          // all of them, chunk by chunk: the bits of kSplitInvariant
   kUnspecialised,   // all of them, loaded by the warps that compute (an ablation)
 };

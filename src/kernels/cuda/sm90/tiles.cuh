@@ -144,9 +144,11 @@ constexpr int kPlanCandidates = 15;
 // the smaller of two bounds: waves of full chunks, and an even share of all work plus one chunk. An
 // item costs `overhead` blocks more than its keys: filling the pipeline, and the partial result,
 // which grows with the rows in use.
-template <int kN>
+//
+// kMerges: chunks are fixed, but a CTA may take all of a sequence, which changes no bit.
+template <int kN, bool kMerges>
 __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
-  if (p.chunk_tokens != 0) return p.chunk_tokens / kN;
+  if (!kMerges && p.chunk_tokens != 0) return p.chunk_tokens / kN;
   const int lane = threadIdx.x % 32;
   // The first 32 sequences stay in registers: for most batches the search reads memory once.
   const SplitSequence first = split_sequence<kN>(p, lane);
@@ -162,6 +164,13 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
   work = __reduce_add_sync(0xffffffffu, work);
   tiles = __reduce_add_sync(0xffffffffu, tiles);
   longest = __reduce_max_sync(0xffffffffu, longest);
+  if constexpr (kMerges) {
+    const int chunk = p.chunk_tokens / kN;
+    const float share = static_cast<float>(work) / p.slots, overhead = 1.0f + p.partial_rows / 16;
+    const float split = share * (1.0f + overhead / chunk) + chunk;
+    const float waves = divide_small(tiles + p.slots - 1, p.slots) * (longest + 1.0f);
+    return fminf(waves, share + longest) <= split ? max(chunk, longest) : chunk;
+  }
   // Little work is cut into one wave of chunks at once: the search below would take longer than it
   // saves.
   if (work <= 8 * p.slots) return max(256 / kN, divide_small(work + p.slots - 1, p.slots));
@@ -319,15 +328,15 @@ key_range(const ForwardParams& p, const Tile& tile, int first, int last) {
 // The order in which the key blocks of a range are walked: from the last to the first, so that
 // masked blocks come first. Merged: chunk by chunk from the first on, each from its last block to
 // its first. next_block returns less than range.min after the last one.
-template <int kN, bool kMerged>
+template <int kN, bool kMerges>
 __device__ __forceinline__ int first_block(const KeyRange& range) {
-  if constexpr (!kMerged) return range.max - 1;
+  if constexpr (!kMerges) return range.max - 1;
   constexpr int kChunk = kInvariantChunk / kN;
   return min(range.max, (range.min / kChunk + 1) * kChunk) - 1;
 }
-template <int kN, bool kMerged>
+template <int kN, bool kMerges>
 __device__ __forceinline__ int next_block(const KeyRange& range, int n) {
-  if constexpr (!kMerged) return n - 1;
+  if constexpr (!kMerges) return n - 1;
   constexpr int kChunk = kInvariantChunk / kN;
   if (n > range.min && n % kChunk != 0) return n - 1;
   const int next_chunk = (n / kChunk + 1) * kChunk;
