@@ -317,7 +317,7 @@ int run_forward(const QuireAttentionArgs& args,
   }
   void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
   return launch(
-      kernel.entry, dim3(ctas), kernel.threads, kernel.smem_bytes, arguments, args, error);
+      kernel.entry, dim3(ctas), kernel.threads, kernel.smem_bytes, arguments, args, error, true);
 }
 
 }  // namespace quire::cuda::sm90

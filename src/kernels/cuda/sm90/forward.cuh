@@ -881,6 +881,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
     tma_prefetch_descriptor(&map_o);
     smem.init_barriers();
   }
+  // The next kernel's CTAs may take the places of those that have finished; what is above runs
+  // before the previous kernel has ended, all that reads or writes memory after it.
+  grid_dependency_launch();
+  grid_dependency_wait();
   __syncthreads();
   if constexpr (!Traits::kSpecialised) {
     Consumer<Traits> consumer{p, smem, warpgroup};
