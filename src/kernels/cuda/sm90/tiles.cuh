@@ -183,9 +183,12 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
     const float waves = divide_small(items + p.slots - 1, p.slots) * (chunk + overhead);
     return fminf(waves, share + overhead * items / p.slots + chunk);
   };
-  // Whole sequences have no partial results to pay for.
-  const float whole = divide_small(tiles + p.slots - 1, p.slots) * (longest + 2.0f);
-  if (whole <= 1.1f * share) return longest;
+  // As many equal chunks as fill the CTAs once are good enough for most batches. Whole sequences
+  // have no partial results to pay for.
+  const int cuts = max(1, divide_small(p.slots, tiles));
+  const int simple = divide_small(longest + cuts - 1, cuts);
+  const float rounds = divide_small(tiles * cuts + p.slots - 1, p.slots);
+  if (rounds * (simple + (cuts > 1 ? overhead : 2.0f)) <= 1.1f * share) return simple;
   const int most_items = 4 * p.slots + tiles;  // the workspace holds no more
   if (p.batch <= 32) {
     // A candidate a lane; sequences come by shuffles, eight at a time to hide their latency.
