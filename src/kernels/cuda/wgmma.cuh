@@ -81,18 +81,19 @@ __device__ __forceinline__ void wgmma_qk_registers(float (&s)[kN / 2],
 }
 
 // O[64, D] += P[64, N] V[N, D], P in registers (A fragments), v: N x D in the given layout,
-// swizzled, read MN-major.
+// swizzled, read MN-major. accumulate = 0: O = P V.
 template <typename T, int kN, int kD, typename Layout = TileLayout<kN, kD, false>>
 __device__ __forceinline__ void wgmma_pv(float (&o)[kD / 2],
                                          const uint32_t (&p)[kN / 16][4],
-                                         uint32_t v) {
+                                         uint32_t v,
+                                         int accumulate = 1) {
 #pragma unroll
   for (int step = 0; step < kN / 16; ++step) {
     WgmmaShape<T, kD, 1>::rs(
         o,
         p[step],
         whole_descriptor<Layout::kGroupStride>(v + step * (2 * Layout::kGroupStride / 16)),
-        1);
+        step == 0 ? accumulate : 1);
   }
 }
 

@@ -179,9 +179,9 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
 }
 
 // Workspace: [tile counter, padded to 256 bytes] and for split kernels
-// [arrivals][partial_lse][partial_o]. The counters are zero between launches.
+// [arrivals][partial_stats][partial_o]. The counters are zero between launches.
 struct SplitLayout {
-  int64_t arrivals, partial_lse, partial_o, end;  // byte offsets
+  int64_t arrivals, partial_stats, partial_o, end;  // byte offsets
 };
 
 SplitLayout split_layout(const QuireAttentionArgs& args,
@@ -195,8 +195,8 @@ SplitLayout split_layout(const QuireAttentionArgs& args,
   const int64_t rows = std::min<int64_t>(64, packed_rows(args));
   SplitLayout layout;
   layout.arrivals = 256;
-  layout.partial_lse = layout.arrivals + align_up(params.num_tiles * 4LL, 256);
-  layout.partial_o = layout.partial_lse + align_up(items * rows * 4, 256);
+  layout.partial_stats = layout.arrivals + align_up(params.num_tiles * 4LL, 256);
+  layout.partial_o = layout.partial_stats + align_up(items * rows * 8, 256);
   layout.end = layout.partial_o + items * rows * kernel.head_dim * 4;
   return layout;
 }
@@ -309,7 +309,7 @@ int run_forward(const QuireAttentionArgs& args,
     params.chunk_tokens = args.batch_invariant ? kInvariantChunk : 0;
     params.partial_rows = static_cast<int32_t>(std::min<int64_t>(64, packed_rows(args)));
     params.arrivals = reinterpret_cast<int32_t*>(workspace + layout.arrivals);
-    params.partial_lse = reinterpret_cast<float*>(workspace + layout.partial_lse);
+    params.partial_stats = reinterpret_cast<float2*>(workspace + layout.partial_stats);
     params.partial_o = reinterpret_cast<float*>(workspace + layout.partial_o);
   } else {
     ctas = kernel.plan == KeyPlan::kUnspecialised ? params.num_tiles

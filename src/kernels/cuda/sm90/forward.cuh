@@ -577,14 +577,10 @@ struct Consumer {
   // A chunk's output (unnormalised o, state) to what the chunks before it left in shared memory,
   // each thread's values its own. Leaves the sum there, or, after the last chunk, in o.
   __device__ __forceinline__ void add_chunk(float (&o)[kD / 2], const RowState& state, bool last) {
-    float factor[2];
     MergeStep step[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const RowResult result =
-          finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, nullptr, 0);
-      factor[r] = result.factor;
-      step[r] = merge_chunk(merged[r], result.logsumexp);
+      step[r] = merge_chunk(merged[r], chunk_row(state, r, p.scale_log2));
     }
     const uint32_t at = smem.sums + consumer * Traits::kSumBytes + threadIdx.x % 128 * 16;
 #pragma unroll
@@ -595,9 +591,8 @@ struct Consumer {
       float sum[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        sum[i] =
-            add_scaled(__uint_as_float(old[i]), __fmul_rn(o[j + i], factor[i / 2]), step[i / 2]);
-        o[j + i] = last ? sum[i] : 0.0f;
+        sum[i] = add_scaled(__uint_as_float(old[i]), o[j + i], step[i / 2]);
+        if (last) o[j + i] = sum[i];
       }
       if (!last) {
         store_shared_16(place,
@@ -682,6 +677,7 @@ struct Consumer {
     softmax_block<false>(s, state, p.scale_log2, alpha);
     pack_probabilities<T>(s, probabilities);
     zero_tail_of(tile, n);
+    int accumulate = 1;  // 0: o holds a chunk that is already in the sums
     int following = next_block<kN, Traits::kMerges>(range, n);
     if (following >= range.min) wait_k();
 
@@ -697,7 +693,7 @@ struct Consumer {
         wgmma_commit();
         wait_v();
         wgmma_fence();
-        wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
+        wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor(), accumulate);
         wgmma_commit();
         pass_turn();
         if constexpr (!Traits::kSpecialised) {
@@ -710,6 +706,7 @@ struct Consumer {
         finish_scores<Traits>(s, p, tile, own, token, n);
         float shift[2];
         const RowState done = state;
+        accumulate = 1;
         if (new_chunk) state = no_keys();
         const bool shrinks = softmax_max<true>(s, state, p.scale_log2, alpha, shift);
         // The wait for PV stands between maximum and exponentials: those, the packing of P and the
@@ -726,6 +723,7 @@ struct Consumer {
         pack_probabilities<T>(s, probabilities);
         if (new_chunk) {
           add_chunk(o, done, false);
+          accumulate = 0;
         } else if (shrinks && !kIsMutant<kSkipRescale>) {
           scale_rows(o, alpha);
         }
@@ -753,7 +751,7 @@ struct Consumer {
     }
     wait_v();
     wgmma_fence();
-    wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
+    wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor(), accumulate);
     wgmma_commit();
     wgmma_wait<0>();
     release(smem.v_empty + 8 * ring_v.stage);
@@ -771,43 +769,35 @@ struct Consumer {
     const bool alone =
         Traits::kSplit && !Traits::kMerges && !partial && p.chunk_tokens != 0 && p.sinks != nullptr;
     const bool merges = Traits::kMerges && !partial;
-    float factor[2], weight[2], o_scale[2];
+    float factor[2], whole_factor[2];
     if (merges) add_chunk(o, state, true);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
       const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
       RowResult result;
-      if (merges) {
-        result = merge_result(merged[r]);
+      if (partial || alone) {
+        const MergedRow chunk = chunk_row(state, r, p.scale_log2);
+        if (partial) {
+          if (threadIdx.x % 4 == 0 && token[r] < tile.len_q) {
+            p.partial_stats[tile.item * p.partial_rows + row] = make_float2(chunk.max, chunk.sum);
+          }
+          continue;
+        }
+        MergedRow whole = start_merge(p.sinks, head);
+        factor[r] = merge_chunk(whole, chunk).added;
+        result = merge_result(whole);
+        whole_factor[r] = result.factor;
       } else {
-        result = finish_row(state.max[r],
-                            quad_sum(state.sum[r]),
-                            p.scale_log2,
-                            partial || alone ? nullptr : p.sinks,
-                            head);
+        result =
+            merges ? merge_result(merged[r])
+                   : finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, p.sinks, head);
+        factor[r] = result.factor;
       }
-      factor[r] = result.factor;
-      if (alone) {
-        MergedRow chunk = start_merge(p.sinks, head);
-        weight[r] = merge_chunk(chunk, result.logsumexp).added;
-        const RowResult whole = merge_result(chunk);
-        o_scale[r] = whole.factor;
-        result.logsumexp = whole.logsumexp;
-      }
-      if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q) continue;
-      if (partial) {
-        p.partial_lse[tile.item * p.partial_rows + row] = result.logsumexp;
-      } else if (p.lse != nullptr) {
-        const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
-        p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
-            result.logsumexp;
-      }
-    }
-    scale_rows(o, factor);
-    if (alone) {
-      scale_rows(o, weight);
-      scale_rows(o, o_scale);
+      if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q || p.lse == nullptr) continue;
+      const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
+      p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
+          result.logsumexp;
     }
     if constexpr (Traits::kSplit) {
       if (partial) {
@@ -816,6 +806,8 @@ struct Consumer {
         return;
       }
     }
+    scale_rows(o, factor);
+    if (alone) scale_rows(o, whole_factor);
     store_output<Traits>(map_o, p, o, q_buffer(), tile, token0, consumer);
   }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <vector_types.h>
 
 namespace quire::cuda::sm90 {
 
@@ -74,10 +75,10 @@ struct ForwardParams {
   int32_t slots;  // CTAs: chunks are cut on the device so that these are evenly loaded ...
   int32_t
       chunk_tokens;  // ... or, when this is not 0, at its multiples, whatever else is in the batch
-  int32_t partial_rows;  // rows of a tile that can be in use
-  int32_t* arrivals;     // [tiles], zero at launch and left zero
-  float* partial_o;      // [items, partial_rows, tile head dim]
-  float* partial_lse;    // [items, partial_rows]
+  int32_t partial_rows;   // rows of a tile that can be in use
+  int32_t* arrivals;      // [tiles], zero at launch and left zero
+  float* partial_o;       // [items, partial_rows, tile head dim], not normalised
+  float2* partial_stats;  // [items, partial_rows]: maximum (base 2) and sum
 
   int32_t section;  // heads (of any sequence) whose K and V share the L2 cache; 0: query tiles run
                     // fastest

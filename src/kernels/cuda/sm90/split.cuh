@@ -1,6 +1,6 @@
 // Results of tiles whose keys are cut into chunks (Flash-Decoding): every chunk leaves its
-// normalised f32 output and its log-sum-exp; the CTA that finishes a tile's last chunk adds them
-// up, in the order of the chunks whoever came last, so that two runs agree in every bit.
+// unnormalised f32 output, its maximum and its sum; the CTA that finishes a tile's last chunk adds
+// them up, in the order of the chunks whoever came last, so that two runs agree in every bit.
 #pragma once
 
 #include <math_constants.h>
@@ -33,37 +33,42 @@ __device__ __forceinline__ void store_partial(const ForwardParams& p,
   }
 }
 
-// A row's chunks, added up one after the other: sum of the weights 2^(lse - max). The explicit
-// rounding makes the kernels that do this (in registers, or from memory) agree in every bit.
+// A row's chunks, added up one after the other: the maximum (base 2) and the sum that belongs to
+// it. The explicit rounding makes the kernels that do this (in registers, or from memory) agree in
+// every bit.
 struct MergedRow {
   float max, sum;
 };
 __device__ __forceinline__ MergedRow start_merge(const float* sinks, int head) {
   if (sinks == nullptr) return {-CUDART_INF_F, 0.0f};
-  return {sinks[head], 1.0f};  // a sink is a chunk whose output is zero
+  return {sinks[head] * kLog2e, 1.0f};  // a sink is a chunk whose output is zero
+}
+// What a thread's row is after the softmax of a chunk.
+__device__ __forceinline__ MergedRow chunk_row(const RowState& state, int r, float scale_log2) {
+  const float max = state.max[r];
+  return {max == -CUDART_INF_F ? max : __fmul_rn(max, scale_log2), quad_sum(state.sum[r])};
 }
 // What is multiplied by which factor when a chunk is added.
 struct MergeStep {
   float old, added;
 };
-__device__ __forceinline__ MergeStep merge_step(float old_max, float logsumexp, float new_max) {
+__device__ __forceinline__ MergeStep merge_step(float old_max, float added_max, float new_max) {
   const float safe = new_max == -CUDART_INF_F ? 0.0f : new_max;
-  return {exp2_approx(__fmul_rn(old_max - safe, kLog2e)),
-          exp2_approx(__fmul_rn(logsumexp - safe, kLog2e))};
+  return {exp2_approx(old_max - safe), exp2_approx(added_max - safe)};
 }
 __device__ __forceinline__ float add_scaled(float sum, float x, const MergeStep& step) {
   return __fmaf_rn(step.added, x, __fmul_rn(sum, step.old));
 }
-__device__ __forceinline__ MergeStep merge_chunk(MergedRow& row, float logsumexp) {
-  const float max = fmaxf(row.max, logsumexp);
-  const MergeStep step = merge_step(row.max, logsumexp, max);
+__device__ __forceinline__ MergeStep merge_chunk(MergedRow& row, const MergedRow& chunk) {
+  const float max = fmaxf(row.max, chunk.max);
+  const MergeStep step = merge_step(row.max, chunk.max, max);
   row.max = max;
-  row.sum = add_scaled(row.sum, 1.0f, step);
+  row.sum = add_scaled(row.sum, chunk.sum, step);
   return step;
 }
 __device__ __forceinline__ RowResult merge_result(const MergedRow& row) {
   if (!(row.sum > 0.0f) && !isnan(row.sum)) return {0.0f, -CUDART_INF_F};
-  return {1.0f / row.sum, __fmaf_rn(log2f(row.sum), kLn2, row.max)};
+  return {1.0f / row.sum, __fmul_rn(row.max + log2f(row.sum), kLn2)};
 }
 
 // One row from its chunks in memory. Loads are the time of it, so the outputs are on their way
@@ -77,15 +82,16 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
   const int64_t first = tile.item - tile.split;
   const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
   const int token = tile.token0 + (row >> p.pack_log2);
-  const float* lse = p.partial_lse + first * p.partial_rows + row;
+  const float2* stats = p.partial_stats + first * p.partial_rows + row;
   const float* chunk = p.partial_o + (first * p.partial_rows + row) * kD + 2 * lane;
   MergedRow merged = start_merge(p.sinks, head);
   float o[2 * kPairs] = {};
 #pragma unroll 1
   for (int group = 0; group < tile.num_splits; group += 32) {
     const int count = min(32, tile.num_splits - group);
-    const float own = lane < count ? __ldcg(lse + (group + lane) * p.partial_rows) : -CUDART_INF_F;
-    float max = own;  // of the chunks up to this lane's
+    const float2 own = lane < count ? __ldcg(stats + (group + lane) * p.partial_rows)
+                                    : make_float2(-CUDART_INF_F, 0.0f);
+    float max = own.x;  // of the chunks up to this lane's
     MergeStep own_step = {};
 #pragma unroll 1
     for (int i0 = 0; i0 < count; i0 += kAtOnce) {
@@ -108,7 +114,7 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
         }
         max = fmaxf(max, merged.max);
         const float before = __shfl_up_sync(0xffffffffu, max, 1);
-        own_step = merge_step(lane == 0 ? merged.max : before, own, max);
+        own_step = merge_step(lane == 0 ? merged.max : before, own.x, max);
         merged.max = __shfl_sync(0xffffffffu, max, count - 1);
       }
 #pragma unroll
@@ -116,7 +122,7 @@ __device__ __forceinline__ void combine_row(const ForwardParams& p, const Tile& 
         if (i0 + i < count) {
           const MergeStep step = {__shfl_sync(0xffffffffu, own_step.old, i0 + i),
                                   __shfl_sync(0xffffffffu, own_step.added, i0 + i)};
-          merged.sum = add_scaled(merged.sum, 1.0f, step);
+          merged.sum = add_scaled(merged.sum, __shfl_sync(0xffffffffu, own.y, i0 + i), step);
 #pragma unroll
           for (int c = 0; c < kPairs; ++c) {
             o[2 * c] = add_scaled(o[2 * c], x[i][c].x, step);
