@@ -10,7 +10,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   target_compile_options(quire_options INTERFACE -Wno-restrict)
 endif()
 if(QUIRE_SANITIZE)
-  target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer -g
+  target_compile_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE} -fno-omit-frame-pointer
                                                  -fno-sanitize-recover=all)
   target_link_options(quire_options INTERFACE -fsanitize=${QUIRE_SANITIZE})
 endif()
@@ -40,14 +40,19 @@ function(quire_precompile target)
   endif()
 endfunction()
 
-# quire_test(NAME [DEPS target...] [LABELS label...]): every *_test.cc in the calling folder becomes binary NAME_test.
+# quire_test(NAME [COMPUTES] [DEPS target...] [LABELS label...]): every *_test.cc in the calling folder becomes binary
+# NAME_test. Under the sanitizers its own sources are not optimised, which halves the time to compile them, unless it
+# COMPUTES.
 function(quire_test name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "COMPUTES" "" "DEPS;LABELS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc)
   add_executable(${name}_test ${sources})
   target_link_libraries(${name}_test PRIVATE quire_options ${ARG_DEPS} GTest::gtest_main)
   target_compile_definitions(${name}_test PRIVATE QUIRE_TESTDATA="${PROJECT_SOURCE_DIR}/tests/data")
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  if(QUIRE_SANITIZE AND NOT ARG_COMPUTES)
+    target_compile_options(${name}_test PRIVATE -O0)
+  endif()
   add_test(NAME ${name} COMMAND ${name}_test)
   if(ARG_LABELS)
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")

@@ -25,7 +25,8 @@ bool is_answer(const Json& record) {
   const auto holds = [&](const char* key) {
     return record.contains(key) && record[key].is_string();
   };
-  return holds("text") || holds("error");
+  const bool has_choices = record.contains("choices") && record["choices"].is_array();
+  return holds("text") || has_choices || holds("error");
 }
 
 // The beginning of a record that a killed run left: append() writes "id" first.

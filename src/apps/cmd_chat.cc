@@ -80,7 +80,7 @@ class ChatSession {
     request.sampling = flags_->sampling.over(llm_->default_sampling());
     request.output = flags_->sampling.output();
     Result<TextStream> stream = llm_->submit(std::move(request));
-    if (!stream.ok()) return refuse(stream.status());
+    if (!stream.ok()) return refuse(with_flag_names(stream.status()));
     return stream_answer(*stream);
   }
 
@@ -90,7 +90,7 @@ class ChatSession {
   }
 
   Status stream_answer(TextStream& stream) {
-    Answer answer;
+    TextDelta answer;
     while (!stream.finished()) {
       if (Interrupt::requested()) stream.cancel();
       const std::optional<TextDelta> delta = stream.next_for(std::chrono::milliseconds(50));
@@ -98,7 +98,7 @@ class ChatSession {
       answer.append(*delta);
       QUIRE_RETURN_IF_ERROR(write_stdout(delta->text));
     }
-    if (answer.finish_reason == FinishReason::kError) return refuse(answer.error);
+    if (answer.finish_reason == FinishReason::kError) return refuse(with_flag_names(answer.error));
     if (answer.finish_reason == FinishReason::kLength) {
       std::printf("\n(stopped at the length limit; --max-tokens raises it)");
     } else if (answer.finish_reason == FinishReason::kAborted) {

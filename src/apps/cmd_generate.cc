@@ -114,18 +114,19 @@ class BatchJob {
     Result<GenerateRequest> request = parse_request(*llm_, *flags_, line.object);
     if (!request.ok()) return fail(request.status());
     request->id = record_key(line.id, line.number);
+    const int num_answers = request->sampling.n;
     Result<TextStream> stream = llm_->submit(std::move(*request));
     if (!stream.ok()) return fail(stream.status());
-    Answer answer;
+    std::vector<TextDelta> answers(num_answers);
     while (!stream->finished()) {
       if (Interrupt::requested()) return std::nullopt;
-      if (auto delta = stream->next_for(std::chrono::milliseconds(200))) {
-        generated_ += static_cast<int64_t>(delta->tokens.size());
-        answer.append(*delta);
-      }
+      const std::optional<TextDelta> delta = stream->next_for(std::chrono::milliseconds(200));
+      if (!delta) continue;
+      if (delta->finish_reason == FinishReason::kError) return fail(delta->error);
+      generated_ += static_cast<int64_t>(delta->tokens.size());
+      answers[delta->index].append(*delta);
     }
-    if (answer.finish_reason == FinishReason::kError) return fail(answer.error);
-    record.update(answer_json(answer, *stream, llm_->tokenizer()));
+    record.update(answers_json(answers, *stream, llm_->tokenizer()));
     record.erase("prompt_token_ids");
     return record;
   }
@@ -180,6 +181,7 @@ Command add_generate_command(CLI::App& app) {
   app.add_flag(
       "--raw", flags->raw, "give prompts to the model as they are, without the chat template");
   add_sampling_flags(app, flags->sampling);
+  add_answer_count_flags(app, flags->sampling);
   add_engine_flags(app, flags->llm);
   return [flags] { return run(*flags); };
 }

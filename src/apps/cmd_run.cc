@@ -49,27 +49,40 @@ GenerateRequest make_request(const Llm& llm, const RunFlags& flags, const std::s
   return request;
 }
 
+// Several answers would mix if they were streamed: each is written whole, under its number.
+Status write_answers(const std::vector<TextDelta>& answers) {
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const std::string title =
+        "[" + std::to_string(i + 1) + " of " + std::to_string(answers.size()) + "]\n";
+    QUIRE_RETURN_IF_ERROR(write_stdout(title + answers[i].text + "\n"));
+  }
+  return {};
+}
+
 Status run(const RunFlags& flags) {
   QUIRE_ASSIGN_OR_RETURN(const std::string prompt, read_prompt(flags));
   QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Llm> llm, Llm::load(flags.llm));
-  QUIRE_ASSIGN_OR_RETURN(TextStream stream, llm->submit(make_request(*llm, flags, prompt)));
+  Result<TextStream> submitted = llm->submit(make_request(*llm, flags, prompt));
+  if (!submitted.ok()) return with_flag_names(submitted.status());
+  TextStream& stream = *submitted;
 
-  Answer answer;
+  std::vector<TextDelta> answers(flags.sampling.n.value_or(1));
   while (!stream.finished()) {
     if (Interrupt::requested()) stream.cancel();
     const std::optional<TextDelta> delta = stream.next_for(std::chrono::milliseconds(100));
     if (!delta) continue;
-    answer.append(*delta);
+    if (delta->finish_reason == FinishReason::kError) return with_flag_names(delta->error);
+    answers[delta->index].append(*delta);
     // With nobody to read it, the rest of the answer is not computed: the stream's end cancels it.
-    if (!flags.json) QUIRE_RETURN_IF_ERROR(write_stdout(delta->text));
+    const bool streams = !flags.json && answers.size() == 1;
+    if (streams) QUIRE_RETURN_IF_ERROR(write_stdout(delta->text));
   }
-  if (answer.finish_reason == FinishReason::kError) return answer.error;
   if (flags.json) {
-    Json result = answer_json(answer, stream, llm->tokenizer());
+    Json result = answers_json(answers, stream, llm->tokenizer());
     result["load_seconds"] = llm->load_report().seconds;
     QUIRE_RETURN_IF_ERROR(write_stdout(dump_json(result) + "\n"));
   } else {
-    QUIRE_RETURN_IF_ERROR(write_stdout("\n"));
+    QUIRE_RETURN_IF_ERROR(answers.size() == 1 ? write_stdout("\n") : write_answers(answers));
     std::fprintf(stderr, "%s\n", figures_line(stream.stats(), *llm).c_str());
   }
   return Interrupt::requested() ? cancelled("interrupted") : Status();
@@ -91,6 +104,7 @@ Command add_run_command(CLI::App& app) {
                flags->json,
                "print one JSON object: text, token ids, finish reason, usage, timings");
   add_sampling_flags(app, flags->sampling);
+  add_answer_count_flags(app, flags->sampling);
   add_engine_flags(app, flags->llm);
   return [flags] { return run(*flags); };
 }

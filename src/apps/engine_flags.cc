@@ -25,6 +25,39 @@ std::string isa_names() {
   return names + "ref}";
 }
 
+// What the papers compare with (engine/policies.h).
+void add_policy_flags(CLI::App& app, EngineConfig& e) {
+  const std::string group = "Experiments";
+  app.add_option("--kv-policy",
+                 e.kv_policy,
+                 "paged; contiguous regions of max_model_len (max), of the answer's length rounded "
+                 "up (pow2) or as told (oracle); copied when it grows (grow); no KV cache (off). "
+                 "Prefixes and prompts are shared with paged only")
+      ->type_name("{paged,max,pow2,oracle,grow,off}")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--batching",
+                 e.batching,
+                 "continuous: requests join and leave at every step; dynamic, static: batches that "
+                 "answer when their last member has ended")
+      ->type_name("{continuous,dynamic,static}")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--batch-size", e.batch_size, "requests of a dynamic or static batch")
+      ->transform(human_integer())
+      ->type_name("INT")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--batch-window-ms",
+                 e.batch_window_ms,
+                 "a dynamic batch starts when its first request has waited so long, or when it is "
+                 "full")
+      ->transform(human_integer())
+      ->type_name("INT")
+      ->capture_default_str()
+      ->group(group);
+}
+
 }  // namespace
 
 void add_engine_flags(CLI::App& app, LlmConfig& config) {
@@ -75,6 +108,7 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
       e.isa,
       "instruction set, as in quire devices; empty = QUIRE_ISA, else the best; ref = reference")
       ->type_name(isa_names());
+  add_policy_flags(app, e);
   app.add_option("--chat-template", config.chat_template_file, "file with a chat template (Jinja)")
       ->group(group);
 }

@@ -10,6 +10,7 @@
 #include "apps/command.h"
 #include "apps/parse_errors.h"
 #include "apps/terminal.h"
+#include "base/mutants.h"
 #include "base/status.h"
 
 namespace {
@@ -57,7 +58,7 @@ quire::Status run_command(const quire::Command& command) {
 // Prints what went wrong; the process's exit code. What was printed must have been received.
 int finish(quire::Status status) {
   const quire::Status flushed = quire::flush_stdout();
-  if (status.ok()) status = flushed;
+  if (status.ok() && !quire::mutant("cli_ignores_stdout_errors")) status = flushed;
   if (!status.ok()) std::fprintf(stderr, "quire: %s\n", status.message().c_str());
   return static_cast<int>(status.code());
 }

@@ -8,17 +8,6 @@
 
 namespace quire {
 
-void Answer::append(const TextDelta& delta) {
-  text += delta.text;
-  tokens.insert(tokens.end(), delta.tokens.begin(), delta.tokens.end());
-  logprobs.insert(logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
-  if (!delta.prompt_logprobs.empty()) prompt_logprobs = delta.prompt_logprobs;
-  finish_reason = delta.finish_reason;
-  stop_string = delta.stop_string;
-  stop_token = delta.stop_token;
-  error = delta.error;
-}
-
 namespace {
 
 Json logprobs_json(const std::vector<LogprobList>& lists, const Tokenizer& tokenizer) {
@@ -36,19 +25,33 @@ Json logprobs_json(const std::vector<LogprobList>& lists, const Tokenizer& token
   return out;
 }
 
-}  // namespace
-
-Json answer_json(const Answer& answer, const TextStream& stream, const Tokenizer& tokenizer) {
-  const RequestStats& stats = stream.stats();
-  Json out;
+void add_answer(const TextDelta& answer, const Tokenizer& tokenizer, Json& out) {
   out["text"] = answer.text;
   out["token_ids"] = answer.tokens;
   out["finish_reason"] = finish_reason_name(answer.finish_reason);
   out["stop_reason"] = answer.stop_string  ? Json(*answer.stop_string)
                        : answer.stop_token ? Json(*answer.stop_token)
                                            : Json();
+  if (answer.cumulative_logprob) out["cumulative_logprob"] = *answer.cumulative_logprob;
+  if (answer.score) out["score"] = *answer.score;
   if (!answer.logprobs.empty()) out["logprobs"] = logprobs_json(answer.logprobs, tokenizer);
-  if (!answer.prompt_logprobs.empty()) {
+}
+
+}  // namespace
+
+Json answers_json(const std::vector<TextDelta>& answers,
+                  const TextStream& stream,
+                  const Tokenizer& tokenizer) {
+  const RequestStats& stats = stream.stats();
+  Json out;
+  if (answers.size() == 1) add_answer(answers[0], tokenizer, out);
+  for (size_t i = 0; i < answers.size() && answers.size() > 1; ++i) {
+    Json choice = {{"index", i}};
+    add_answer(answers[i], tokenizer, choice);
+    out["choices"].push_back(std::move(choice));
+  }
+  for (const TextDelta& answer : answers) {
+    if (answer.prompt_logprobs.empty()) continue;
     out["prompt_logprobs"] = logprobs_json(answer.prompt_logprobs, tokenizer);
   }
   out["prompt_token_ids"] = stream.prompt_tokens();

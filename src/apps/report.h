@@ -1,4 +1,4 @@
-// An answer as it grows, and the ways it is reported.
+// The ways answers are reported.
 #pragma once
 
 #include <string>
@@ -9,20 +9,11 @@
 
 namespace quire {
 
-struct Answer {
-  std::string text;
-  std::vector<TokenId> tokens;
-  std::vector<LogprobList> logprobs, prompt_logprobs;
-  FinishReason finish_reason = FinishReason::kNone;
-  std::optional<std::string> stop_string;
-  std::optional<TokenId> stop_token;
-  Status error;
-
-  void append(const TextDelta& delta);
-};
-
-// {"text", "token_ids", "finish_reason", "stop_reason", "logprobs"?, "usage", "timings"}
-Json answer_json(const Answer& answer, const TextStream& stream, const Tokenizer& tokenizer);
+// Of one answer: {"text", "token_ids", "finish_reason", "stop_reason", "score"?, "logprobs"?,
+// "usage", "timings"}. Of several: {"choices": [{"index", "text", ...}], "usage", "timings"}.
+Json answers_json(const std::vector<TextDelta>& answers,
+                  const TextStream& stream,
+                  const Tokenizer& tokenizer);
 
 // "prompt 37 tokens, prefill 410.2 tok/s | generated 8 tokens, decode 92.1 tok/s | KV blocks 3 of
 // 512 | ..."

@@ -189,7 +189,8 @@ void CpuModelRunner::sample_all(const ScheduledBatch& batch) {
       },
       &job);
   for (int i = 0; i < num_seqs; ++i) {
-    if (batch.sequences[i].samples) result_.tokens.push_back(sampled_[i]);
+    const ScheduledSequence& s = batch.sequences[i];
+    if (s.samples && !sampler_->is_beam(s.slot)) result_.tokens.push_back(sampled_[i]);
     result_.token_start[i + 1] = static_cast<int32_t>(result_.tokens.size());
   }
 }
@@ -208,6 +209,14 @@ void CpuModelRunner::sample_one(const ScheduledBatch& batch, int index, SamplerS
     }
   }
   if (!s.samples) return;
+  if (sampler_->is_beam(s.slot)) {
+    sampler_->beam_candidates(s.slot,
+                              s.start + s.num_tokens,
+                              result_.logits_row(s.first_row + s.num_rows - 1),
+                              scratch,
+                              &result_.beam_candidates[index]);
+    return;
+  }
   const int32_t token = sampler_->sample(s.slot,
                                          s.start + s.num_tokens,
                                          result_.logits_row(s.first_row + s.num_rows - 1),

@@ -28,6 +28,7 @@ std::optional<TokenDelta> TokenStream::next_for(std::chrono::milliseconds timeou
 }
 bool TokenStream::finished() const { return mailbox_->finished(); }
 void TokenStream::cancel() { mailbox_->cancel(); }
+void TokenStream::cancel(int index) { mailbox_->cancel(index); }
 
 struct Engine::Impl {
   Impl(EngineConfig c, const SchedulerConfig& scheduler, std::unique_ptr<ModelRunner> runner)
@@ -69,7 +70,12 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const RunnerInfo& i
   result.max_model_len = config.max_model_len > 0 ? config.max_model_len : most;
   result.long_prefill_token_threshold = config.long_prefill_token_threshold;
   result.max_logit_rows = info.max_logit_rows;
-  result.enable_prefix_caching = config.enable_prefix_caching;
+  result.kv_policy = *parse_kv_policy(config.kv_policy);
+  result.batching = *parse_batching(config.batching);
+  result.batch_size = config.batch_size;
+  result.batch_window = config.batch_window_ms / 1000.0;
+  result.enable_prefix_caching =
+      config.enable_prefix_caching && result.kv_policy == KvPolicy::kPaged;
   result.preemption_mode = config.preemption_mode == "swap"   ? PreemptionMode::kSwap
                            : config.preemption_mode == "auto" ? PreemptionMode::kAuto
                                                               : PreemptionMode::kRecompute;
@@ -115,6 +121,11 @@ Result<TokenStream> Engine::submit(Request request) {
     return invalid_argument("n is " + std::to_string(request.sampling.n) +
                             ", but logits_tap shows the logits of one answer: use n = 1");
   }
+  if (request.logits_tap && request.sampling.is_beam_search()) {
+    return invalid_argument("beam_width is " + std::to_string(request.sampling.beam_width) +
+                            ", but logits_tap shows the logits of one answer: turn off one of "
+                            "them");
+  }
   for (int32_t token : request.prompt) {
     if (token < 0 || token >= vocab_size) {
       return invalid_argument("prompt token " + std::to_string(token) +
@@ -124,9 +135,10 @@ Result<TokenStream> Engine::submit(Request request) {
   }
   if (!request.sampling.seed) request.sampling.seed = impl.draw_seed();
   const uint64_t number = impl.shared->next_request.fetch_add(1);
-  auto mailbox = std::make_shared<Mailbox>(request.sampling.n, [shared = impl.shared, number] {
-    shared->inbox.push_always(CancelMessage{number});
-  });
+  auto mailbox =
+      std::make_shared<Mailbox>(request.sampling.n, [shared = impl.shared, number](int index) {
+        shared->inbox.push_always(CancelMessage{number, index});
+      });
   QUIRE_RETURN_IF_ERROR(impl.shared->submit(
       SubmitMessage{number, std::move(request), mailbox, std::chrono::steady_clock::now()}));
   return TokenStream(std::move(mailbox));

@@ -29,6 +29,8 @@ class TokenStream {
   std::optional<TokenDelta> next_for(std::chrono::milliseconds timeout);
   bool finished() const;
   void cancel();
+  // Ends one of the n answers; the others go on.
+  void cancel(int index);
 
  private:
   friend class Engine;
@@ -45,6 +47,8 @@ struct EngineStats {
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0,
           num_evictions = 0;                        // tokens, tokens, blocks
   int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
+  int64_t num_computed_tokens = 0;  // of all steps: again after a preemption or without a cache
+  int64_t num_copied_blocks = 0;    // on write, and by contiguous policies
 };
 
 class Engine {

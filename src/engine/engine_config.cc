@@ -38,6 +38,32 @@ Status validate_preemption(const EngineConfig& config) {
                   ", but --preemption-mode recompute never swaps: say --preemption-mode swap");
 }
 
+// The first of the names is the product; the others are for experiments and combine with less.
+Status validate_policies(const EngineConfig& config) {
+  QUIRE_RETURN_IF_ERROR(
+      one_of("--kv-policy", config.kv_policy, {"paged", "max", "pow2", "oracle", "grow", "off"}));
+  QUIRE_RETURN_IF_ERROR(one_of("--batching", config.batching, {"continuous", "dynamic", "static"}));
+  QUIRE_RETURN_IF_ERROR(at_least("--batch-size", config.batch_size, 1, ""));
+  QUIRE_RETURN_IF_ERROR(at_least("--batch-window-ms", config.batch_window_ms, 0, ""));
+  if (config.kv_policy != "paged" && config.preemption_mode != "recompute") {
+    return invalid_argument("--preemption-mode " + config.preemption_mode +
+                            " swaps KV blocks, but --kv-policy " + config.kv_policy +
+                            " has none to swap: say --kv-policy paged or --preemption-mode "
+                            "recompute");
+  }
+  if (config.kv_policy == "off" && config.long_prefill_token_threshold > 0) {
+    return invalid_argument("--long-prefill-token-threshold is " +
+                            std::to_string(config.long_prefill_token_threshold) +
+                            ", but --kv-policy off computes a sequence in one piece: leave it 0");
+  }
+  if (config.batching != "continuous" && config.batch_size > config.max_num_seqs) {
+    return invalid_argument("--batch-size is " + std::to_string(config.batch_size) +
+                            ", more than --max-num-seqs " + std::to_string(config.max_num_seqs) +
+                            " may run: lower the first or raise the second");
+  }
+  return Status();
+}
+
 }  // namespace
 
 Status EngineConfig::validate() const {
@@ -76,6 +102,7 @@ Status EngineConfig::validate() const {
                                kv_cache_dtype,
                                {"auto", "float16", "bfloat16", "float32", "f16", "bf16", "f32"}));
   QUIRE_RETURN_IF_ERROR(validate_preemption(*this));
+  QUIRE_RETURN_IF_ERROR(validate_policies(*this));
   return one_of("--activations", activations, {"int16", "int8", "f32"});
 }
 

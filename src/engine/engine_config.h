@@ -27,10 +27,15 @@ struct EngineConfig {
   int long_prefill_token_threshold = 0;       // most tokens of one sequence in a step; 0: no limit
   int max_num_queued_reqs = 1024;             // submitted and not running yet
   int max_logprobs = 20;                      // -1: no limit
-  std::optional<uint64_t> seed;       // of requests without one; absent: different in every run
-  int num_threads = 0;                // 0: every core this process may use
-  std::string activations = "int16";  // of quantised weights: int16, int8, f32
-  std::string isa;                    // "": QUIRE_ISA, else the best that runs here
+  // For experiments (engine/policies.h).
+  std::string kv_policy = "paged";      // paged; max, pow2, oracle, grow: contiguous regions; off
+  std::string batching = "continuous";  // continuous, dynamic, static
+  int batch_size = 8;                   // requests of a dynamic or static batch
+  int batch_window_ms = 10;             // that the first request of a dynamic batch waits at most
+  std::optional<uint64_t> seed;         // of requests without one; absent: different in every run
+  int num_threads = 0;                  // 0: every core this process may use
+  std::string activations = "int16";    // of quantised weights: int16, int8, f32
+  std::string isa;                      // "": QUIRE_ISA, else the best that runs here
 
   // Names the flag, its value, what is allowed and the remedy.
   Status validate() const;

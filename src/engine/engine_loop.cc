@@ -1,5 +1,6 @@
 #include "engine/engine_loop.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/check.h"
@@ -10,6 +11,22 @@ namespace quire {
 namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+bool is_failure(const TokenDelta& delta) {
+  return delta.finish_reason == FinishReason::kAborted ||
+         delta.finish_reason == FinishReason::kError;
+}
+
+Status not_finite(const Sequence& seq) {
+  return internal_error("the model's logits are not finite (NaN) after " +
+                        std::to_string(seq.tokens.size()) + " tokens");
+}
+
+Status too_few_hypotheses(const SamplingParams& sampling) {
+  return invalid_argument(
+      "the beam search ended with fewer than n = " + std::to_string(sampling.n) +
+      " answers, because too few tokens are allowed: lower n or allow more "
+      "tokens (allowed_token_ids, banned_token_ids, logit_bias)");
 }
 }  // namespace
 
@@ -56,7 +73,7 @@ void EngineLoop::run() {
 Status EngineLoop::step() {
   InFlight& current = steps_[num_steps_ % 2];
   InFlight& previous = steps_[(num_steps_ + 1) % 2];
-  scheduler_.schedule(&current.batch);
+  scheduler_.schedule(&current.batch, seconds_at(std::chrono::steady_clock::now()));
   note_scheduled(current.batch);
   if (!current.batch.empty()) {
     current.launch_time = std::chrono::steady_clock::now();
@@ -78,6 +95,7 @@ Status EngineLoop::collect_and_commit(InFlight& step) {
   scheduler_.commit(step.batch, result_, &committed_);
   publish_stats();  // before any reader learns of it
   for (const CommittedSequence& done : committed_) deliver(done);
+  if (scheduler_.num_running() == 0) send_held();
   return Status();
 }
 
@@ -94,15 +112,24 @@ void EngineLoop::note_cost(const InFlight& step) {
 bool EngineLoop::drain_inbox() {
   const bool in_flight = steps_[0].launched || steps_[1].launched;
   messages_.clear();
-  if (!shared_->inbox.drain(&messages_, !scheduler_.has_work() && !in_flight)) return false;
+  const auto now = std::chrono::steady_clock::now();
+  const std::optional<double> start = scheduler_.waits_until(seconds_at(now));
+  const bool is_open =
+      start && !in_flight
+          ? shared_->inbox.drain_for(
+                &messages_,
+                std::chrono::nanoseconds(static_cast<int64_t>(1e9 * (*start - seconds_at(now)))))
+          : shared_->inbox.drain(&messages_, !scheduler_.has_work() && !in_flight);
+  if (!is_open) return false;
   for (EngineMessage& message : messages_) {
     if (auto* submit = std::get_if<SubmitMessage>(&message)) {
       open(std::move(*submit));
     } else {
-      cancel(std::get<CancelMessage>(message).number);
+      cancel(std::get<CancelMessage>(message));
     }
   }
   if (!messages_.empty()) publish_stats();
+  if (scheduler_.num_running() == 0) send_held();  // the last member was cancelled
   return true;
 }
 
@@ -112,6 +139,7 @@ void EngineLoop::open(SubmitMessage message) {
   spec.prompt = std::move(request.prompt);
   spec.eos_token_ids = runner_->info().eos_token_ids;
   spec.cache_salt = std::move(request.cache_salt);
+  spec.submit_time = seconds_at(message.submit_time);
   spec.wants_all_rows = request.sampling.prompt_logprobs.has_value() || request.logits_tap;
   OpenRequest entry;
   entry.number = message.number;
@@ -131,19 +159,35 @@ void EngineLoop::open(SubmitMessage message) {
     return;
   }
   const Sequence& first = scheduler_.sequence(*id);
-  entry.open = {*id};
-  entry.open.insert(entry.open.end(), first.unforked.begin(), first.unforked.end());
+  entry.open = scheduler_.answers_of(*id);
   arrival_of_[message.number] = first.arrival;
   open_.insert_or_assign(first.arrival, std::move(entry));
 }
 
-void EngineLoop::cancel(uint64_t number) {
-  const auto found = arrival_of_.find(number);
+void EngineLoop::cancel(CancelMessage message) {
+  const auto found = arrival_of_.find(message.number);
   if (found == arrival_of_.end() || mutant("engine_ignores_cancel")) return;
-  const auto request = open_.find(found->second);
-  end_all_of(request->second, FinishReason::kAborted, Status());
+  const uint64_t arrival = found->second;
+  OpenRequest& request = open_.at(arrival);
+  // A beam search has all its answers at its end: without one of them it is over.
+  const bool ends_all = scheduler_.sequence(request.open.front()).is_beam();
+  if (message.index == kAllAnswers || ends_all) {
+    end_all_of(request, FinishReason::kAborted, Status());
+  } else {
+    const auto is_meant = [&](SequenceId id) {
+      return scheduler_.sequence(id).sample_index == message.index;
+    };
+    const auto id = std::ranges::find_if(request.open, is_meant);
+    if (id != request.open.end()) abort(request, *id, FinishReason::kAborted, Status());
+  }
+  forget_if_ended(arrival);
+}
+
+void EngineLoop::forget_if_ended(uint64_t arrival) {
+  const auto request = open_.find(arrival);
+  if (!request->second.open.empty()) return;
+  arrival_of_.erase(request->second.number);
   open_.erase(request);
-  arrival_of_.erase(found);
 }
 
 EngineLoop::OpenRequest* EngineLoop::request_of(SequenceId id) {
@@ -192,17 +236,15 @@ void EngineLoop::deliver(const CommittedSequence& done) {
   delta.finish_reason = done.finish_reason;
   if (done.finish_reason == FinishReason::kNone) {
     const bool worth_sending = !delta.tokens.empty() || !delta.prompt_logprobs.empty();
-    if (worth_sending) request.mailbox->deliver(std::move(delta));
+    if (worth_sending) send(request, std::move(delta));
     return;
   }
   if (done.finish_reason == FinishReason::kError) {
-    delta.error = internal_error("the model's logits are not finite (NaN) after " +
-                                 std::to_string(seq.tokens.size()) + " tokens");
+    delta.error =
+        seq.is_beam() && request.has_answer ? too_few_hypotheses(seq.sampling) : not_finite(seq);
   }
   end(request, done.id, std::move(delta));
-  if (!request.open.empty()) return;
-  arrival_of_.erase(request.number);
-  open_.erase(seq.arrival);
+  forget_if_ended(seq.arrival);
 }
 
 // Delivers the last delta of one answer.
@@ -210,6 +252,7 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   const Sequence& seq = scheduler_.sequence(id);
   delta.index = seq.sample_index;
   delta.stop_token = seq.stop_token;
+  delta.score = seq.score;
   delta.num_cached_tokens = seq.num_cached_tokens;
   delta.num_preemptions = seq.num_preemptions;
   delta.scheduled_time = request.scheduled_time;
@@ -217,24 +260,57 @@ void EngineLoop::end(OpenRequest& request, SequenceId id, TokenDelta delta) {
   delta.finish_time = seconds_since(request.submit_time);
   if (request.queued) shared_->num_queued.fetch_sub(1);
   request.queued = false;
-  request.mailbox->deliver(std::move(delta));
+  request.has_answer |= delta.error.ok();
+  if (is_failure(delta)) send_held(request.mailbox.get());
+  send(request, std::move(delta));
   std::erase(request.open, id);
 }
 
-void EngineLoop::end_all_of(OpenRequest& request, FinishReason reason, const Status& error) {
-  while (!request.open.empty()) {
-    const SequenceId id = request.open.back();
-    TokenDelta delta;
-    delta.finish_reason = reason;
-    delta.error = error;
-    end(request, id, std::move(delta));
-    scheduler_.cancel(id);
+double EngineLoop::seconds_at(std::chrono::steady_clock::time_point time) const {
+  return std::chrono::duration<double>(time - start_time_).count();
+}
+
+// A request-level batch answers when its last member has ended; who no longer waits for an answer
+// is told at once.
+void EngineLoop::send(const OpenRequest& request, TokenDelta delta) {
+  if (scheduler_.config().batching == Batching::kContinuous || is_failure(delta)) {
+    request.mailbox->deliver(std::move(delta));
+  } else {
+    held_.push_back({request.mailbox, std::move(delta), request.submit_time});
   }
+}
+
+// Messages that waited, all or those of one request.
+void EngineLoop::send_held(const Mailbox* only_to) {
+  std::erase_if(held_, [&](HeldDelta& held) {
+    if (only_to != nullptr && held.mailbox.get() != only_to) return false;
+    if (held.delta.finish_reason != FinishReason::kNone) {
+      held.delta.finish_time = seconds_since(held.submit_time);
+    }
+    held.mailbox->deliver(std::move(held.delta));
+    return true;
+  });
+}
+
+void EngineLoop::end_all_of(OpenRequest& request, FinishReason reason, const Status& error) {
+  while (!request.open.empty()) abort(request, request.open.back(), reason, error);
+}
+
+void EngineLoop::abort(OpenRequest& request,
+                       SequenceId id,
+                       FinishReason reason,
+                       const Status& error) {
+  TokenDelta delta;
+  delta.finish_reason = reason;
+  delta.error = error;
+  end(request, id, std::move(delta));
+  scheduler_.cancel(id);
 }
 
 void EngineLoop::end_all(FinishReason reason, const Status& error) {
   shared_->inbox.close();
   drain_inbox();
+  send_held();
   for (auto& [arrival, request] : open_) end_all_of(request, reason, error);
   open_.clear();
   arrival_of_.clear();
@@ -256,6 +332,8 @@ void EngineLoop::publish_stats() {
   stats.num_preemptions = s.num_preemptions;
   stats.num_swapped_out = s.num_swapped_out;
   stats.num_swapped_in = s.num_swapped_in;
+  stats.num_computed_tokens = s.num_computed_tokens;
+  stats.num_copied_blocks = s.num_copied_blocks;
   stats.num_prompt_tokens = s.num_prompt_tokens;
   stats.num_generated_tokens = s.num_generated_tokens;
   stats.prefix_cache_queries = s.prefix_cache_queries;

@@ -25,6 +25,7 @@ struct SubmitMessage {
 };
 struct CancelMessage {
   uint64_t number;
+  int index;  // of the answer, or kAllAnswers
 };
 using EngineMessage = std::variant<SubmitMessage, CancelMessage>;
 
@@ -58,7 +59,8 @@ class EngineLoop {
     std::shared_ptr<Mailbox> mailbox;
     std::function<void(int, std::span<const float>)> logits_tap;
     bool wants_logprobs = false, wants_prompt_logprobs = false;
-    bool queued = true;  // counted in num_queued
+    bool queued = true;       // counted in num_queued
+    bool has_answer = false;  // one has ended without error
     std::chrono::steady_clock::time_point submit_time;
     double scheduled_time = 0, first_token_time = 0;
   };
@@ -68,17 +70,29 @@ class EngineLoop {
     std::chrono::steady_clock::time_point launch_time;
   };
 
+  // An answer's message that waits for the end of its dynamic or static batch.
+  struct HeldDelta {
+    std::shared_ptr<Mailbox> mailbox;
+    TokenDelta delta;
+    std::chrono::steady_clock::time_point submit_time;
+  };
+
   bool drain_inbox();
+  double seconds_at(std::chrono::steady_clock::time_point time) const;
+  void send(const OpenRequest& request, TokenDelta delta);
+  void send_held(const Mailbox* only_to = nullptr);
   Status step();
   Status collect_and_commit(InFlight& step);
   void open(SubmitMessage message);
-  void cancel(uint64_t number);
+  void cancel(CancelMessage message);
   void note_cost(const InFlight& step);
   void note_scheduled(const ScheduledBatch& batch);
   void show_logits(const ScheduledBatch& batch);
   void deliver(const CommittedSequence& done);
   void end(OpenRequest& request, SequenceId id, TokenDelta delta);
   void end_all_of(OpenRequest& request, FinishReason reason, const Status& error);
+  void abort(OpenRequest& request, SequenceId id, FinishReason reason, const Status& error);
+  void forget_if_ended(uint64_t arrival);
   OpenRequest* request_of(SequenceId id);
   void end_all(FinishReason reason, const Status& error);
   void publish_stats();
@@ -89,6 +103,8 @@ class EngineLoop {
   std::array<InFlight, 2> steps_;  // one being computed, one being prepared
   int64_t num_steps_ = 0;
   double seconds_per_token_ = 0;  // of prompts
+  const std::chrono::steady_clock::time_point start_time_ = std::chrono::steady_clock::now();
+  std::vector<HeldDelta> held_;
   StepResult result_;
   std::vector<CommittedSequence> committed_;
   std::vector<EngineMessage> messages_;

@@ -75,7 +75,11 @@ std::optional<TokenDelta> Mailbox::next_for(std::chrono::milliseconds timeout) {
 }
 
 void Mailbox::cancel() {
-  if (!cancelled_.exchange(true) && !finished()) on_cancel_();
+  if (!cancelled_.exchange(true) && !finished()) on_cancel_(kAllAnswers);
+}
+
+void Mailbox::cancel(int index) {
+  if (!cancelled_ && !finished()) on_cancel_(index);
 }
 
 }  // namespace quire

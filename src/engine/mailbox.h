@@ -13,11 +13,13 @@
 
 namespace quire {
 
+inline constexpr int kAllAnswers = -1;
+
 class Mailbox {
  public:
-  // Of a request with `num_answers` answers. `on_cancel` tells the engine; it may be called from
-  // any thread and after the engine is gone.
-  Mailbox(int num_answers, std::function<void()> on_cancel)
+  // Of a request with `num_answers` answers. `on_cancel` tells the engine which of them is to end,
+  // or kAllAnswers; it may be called from any thread and after the engine is gone.
+  Mailbox(int num_answers, std::function<void(int)> on_cancel)
       : on_cancel_(std::move(on_cancel)), num_open_(num_answers), state_(num_answers) {}
 
   // Engine thread: adds to what has not been read of answer delta.index. After its finish reason
@@ -32,6 +34,7 @@ class Mailbox {
   // The reader has seen the finish reason of every answer.
   bool finished() const { return num_open_ == 0; }
   void cancel();
+  void cancel(int index);
 
  private:
   struct Answer {
@@ -46,7 +49,7 @@ class Mailbox {
   };
   std::optional<TokenDelta> take(State& state);
 
-  std::function<void()> on_cancel_;
+  std::function<void(int)> on_cancel_;
   std::atomic<bool> cancelled_{false};
   std::atomic<int> num_open_;  // answers whose finish reason the reader has not seen
   Monitor<State> state_;

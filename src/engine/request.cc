@@ -1,5 +1,6 @@
 #include "engine/request.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -66,6 +67,68 @@ Status validate_lengths(const SamplingParams& p) {
     return out_of_range(
         "min_tokens", p.min_tokens, "<= max_tokens, which is " + std::to_string(p.max_tokens));
   }
+  const std::optional<int>& expected = p.expected_output_tokens;
+  if (expected && (*expected < std::min(1, p.max_tokens) || *expected > p.max_tokens)) {
+    return out_of_range("expected_output_tokens",
+                        *expected,
+                        "in [1, max_tokens], and max_tokens is " + std::to_string(p.max_tokens));
+  }
+  return Status();
+}
+
+Status unused_by_beams(const std::string& name,
+                       const std::string& value,
+                       const std::string& remedy) {
+  return invalid_argument(name + " is " + value + ", which beam search has no use for: " + remedy +
+                          ", or turn off beam_width");
+}
+
+// What would have no effect is refused.
+Status validate_without_beams(const SamplingParams& p) {
+  if (p.length_penalty != 1) {
+    return invalid_argument("length_penalty is " + text(p.length_penalty) +
+                            ", which only beam search uses: set beam_width as well");
+  }
+  if (p.early_stopping != EarlyStopping::kFalse) {
+    return invalid_argument(
+        "early_stopping is set, which only beam search uses: set beam_width as well");
+  }
+  return Status();
+}
+
+Status validate_beams(const SamplingParams& p) {
+  if (p.beam_width < 0) return out_of_range("beam_width", p.beam_width, ">= 1, or 0 for none");
+  if (!p.is_beam_search()) return validate_without_beams(p);
+  if (p.n > p.beam_width) {
+    return out_of_range("n", p.n, "<= beam_width, which is " + std::to_string(p.beam_width));
+  }
+  if (p.max_tokens == 0) {
+    return out_of_range("beam_width", p.beam_width, "0 with max_tokens 0, which gives no answer");
+  }
+  if (!within(p.length_penalty, -10, 10)) {
+    return out_of_range("length_penalty", p.length_penalty, "in [-10, 10] (1 = the mean)");
+  }
+  if (p.temperature != 0 && p.temperature != 1) {
+    return unused_by_beams("temperature", text(p.temperature), "leave it at 0 or 1");
+  }
+  const struct {
+    const char* name;
+    double value, neutral;
+  } unused[] = {{"top_k", std::max(0.0, double(p.top_k)), 0},
+                {"top_p", p.top_p, 1},
+                {"min_p", p.min_p, 0},
+                {"repetition_penalty", p.repetition_penalty, 1},
+                {"presence_penalty", p.presence_penalty, 0},
+                {"frequency_penalty", p.frequency_penalty, 0}};
+  for (const auto& [name, value, neutral] : unused) {
+    if (value != neutral) return unused_by_beams(name, text(value), "leave it at " + text(neutral));
+  }
+  const std::string leave_out = "leave it out";
+  if (p.seed) return unused_by_beams("seed", std::to_string(*p.seed), leave_out);
+  if (p.logprobs) return unused_by_beams("logprobs", std::to_string(*p.logprobs), leave_out);
+  if (p.prompt_logprobs) {
+    return unused_by_beams("prompt_logprobs", std::to_string(*p.prompt_logprobs), leave_out);
+  }
   return Status();
 }
 
@@ -105,6 +168,7 @@ Status validate_bias(const SamplingParams& p, int vocab_size) {
 Status SamplingParams::validate(int vocab_size, int max_logprobs) const {
   QUIRE_RETURN_IF_ERROR(validate_distribution(*this));
   QUIRE_RETURN_IF_ERROR(validate_lengths(*this));
+  QUIRE_RETURN_IF_ERROR(validate_beams(*this));
   QUIRE_RETURN_IF_ERROR(validate_logprobs("logprobs", logprobs, vocab_size, max_logprobs));
   QUIRE_RETURN_IF_ERROR(
       validate_logprobs("prompt_logprobs", prompt_logprobs, vocab_size, max_logprobs));

@@ -15,6 +15,10 @@
 
 namespace quire {
 
+// When a beam search that has beam_width hypotheses stops looking for better ones; Hugging Face's
+// early_stopping = True, False, "never".
+enum class EarlyStopping : uint8_t { kTrue, kFalse, kNever };
+
 // vLLM's names, meanings and limits (SamplingParams); validate() says which value is out of range.
 struct SamplingParams {
   double temperature = 1.0;  // below 1e-5: greedy
@@ -30,12 +34,22 @@ struct SamplingParams {
   int min_tokens = 0;
   int max_tokens = 16;  // 0: compute the prompt only (prompt_logprobs, a warm prefix cache)
   std::vector<int32_t> stop_token_ids = {};
+  // The answer's true length, known in advance: for --kv-policy pow2 and oracle, which reserve it
+  // and end the answer there. At most max_tokens, which stands for it when absent.
+  std::optional<int> expected_output_tokens = {};
   bool ignore_eos = false;
   std::optional<uint64_t> seed = {};  // absent: the engine draws one and reports nothing
   int n = 1;                          // answers to one prompt, from one prefill; each draws alone
-  std::optional<int> logprobs = {};   // alternatives per generated token; 0 = the chosen token only
+  // > 0: beam search (engine/beam_search.h) instead of drawing; the n best answers, best first.
+  int beam_width = 0;
+  double length_penalty = 1.0;
+  EarlyStopping early_stopping = EarlyStopping::kFalse;
+  std::optional<int> logprobs = {};  // alternatives per generated token; 0 = the chosen token only
   std::optional<int> prompt_logprobs = {};  // the same for every prompt token but the first
 
+  bool is_beam_search() const { return beam_width > 0; }
+  // That run at once.
+  int num_sequences() const { return is_beam_search() ? beam_width : n; }
   // `max_logprobs` < 0: no limit beyond the vocabulary.
   Status validate(int vocab_size, int max_logprobs = -1) const;
   bool operator==(const SamplingParams&) const = default;
@@ -72,6 +86,7 @@ struct TokenDelta {
   std::vector<LogprobList> prompt_logprobs;  // once, before or with the first token, when asked for
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<int32_t> stop_token;  // which token ended it
+  std::optional<double> score;        // of a beam search's answer
   Status error;                       // for kError
   int num_cached_tokens = 0;          // prompt tokens that came from cached blocks (final message)
   int num_preemptions = 0;            // (final message)

@@ -30,7 +30,7 @@ void Sampler::add(const NewSequence& sequence) {
   if (sequence.sample_index > 0) {
     slot.sampling.seed = hash_combine(*slot.sampling.seed, sequence.sample_index);
   }
-  slot.end_tokens = sequence.end_tokens;
+  slot.end_tokens = sorted_once(sequence.end_tokens);
   slot.num_prompt = sequence.num_prompt;
   const SamplingParams& p = slot.sampling;
   slot.has_penalties =
@@ -72,6 +72,31 @@ int32_t Sampler::sample(int slot_index,
   if (slot.has_penalties) slot.counts.add_output(token);
   if (p.logprobs) *logprobs = logprobs_of(raw_logits, token, *p.logprobs, scratch);
   return token;
+}
+
+void Sampler::beam_candidates(int slot_index,
+                              int position,
+                              std::span<const float> logits,
+                              SamplerScratch* scratch,
+                              std::vector<BeamCandidate>* candidates) const {
+  const Slot& slot = slots_[slot_index];
+  const int num_output = position - slot.num_prompt;
+  candidates->clear();
+  const float max = max_logit(logits);
+  if (!std::isfinite(max)) return;
+  const double normaliser = mutant("engine_beam_unnormalised") ? 0 : log_sum_exp(logits, max);
+  if (changes_logits(slot, num_output)) {
+    scratch->logits.assign(logits.begin(), logits.end());
+    restrict_tokens(slot, num_output, scratch->logits);
+    logits = scratch->logits;
+  }
+  const int wanted =
+      num_beam_candidates(slot.sampling.beam_width, static_cast<int>(slot.end_tokens.size()));
+  top_k(logits, std::min(wanted, vocab_size_), &scratch->select, &scratch->top);
+  for (const TokenLogit& top : scratch->top) {
+    if (!std::isfinite(top.logit)) break;
+    candidates->push_back({top.token, top.logit - normaliser});
+  }
 }
 
 bool Sampler::changes_logits(const Slot& slot, int num_output) const {

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/beam_search.h"
 #include "engine/logit_math.h"
 #include "engine/request.h"
 #include "engine/scheduled_batch.h"
@@ -50,6 +51,16 @@ class Sampler {
                  SamplerScratch* scratch,
                  LogprobList* logprobs);
 
+  bool is_beam(int slot) const { return slots_[slot].sampling.is_beam_search(); }
+  // The likeliest tokens after `position` tokens of a beam, as many as a search needs: log-softmax
+  // of the logits, then allowed and banned tokens, min_tokens and logit bias, as transformers does.
+  // None if the logits have no finite maximum or every token is banned.
+  void beam_candidates(int slot,
+                       int position,
+                       std::span<const float> logits,
+                       SamplerScratch* scratch,
+                       std::vector<BeamCandidate>* candidates) const;
+
   bool wants_prompt_logprobs(int slot) const {
     return slots_[slot].sampling.prompt_logprobs.has_value();
   }
@@ -62,7 +73,7 @@ class Sampler {
  private:
   struct Slot {
     SamplingParams sampling;
-    std::vector<int32_t> end_tokens;
+    std::vector<int32_t> end_tokens;  // sorted, each once
     int num_prompt = 0;
     bool has_penalties = false;
     TokenCounts counts;  // with penalties only

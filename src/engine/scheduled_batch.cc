@@ -28,6 +28,8 @@ void StepResult::clear(int num_sequences) {
     l.sampled.clear();
     l.prompt.clear();
   }
+  beam_candidates.resize(num_sequences);
+  for (auto& candidates : beam_candidates) candidates.clear();
   logits = {};
 }
 

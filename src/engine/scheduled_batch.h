@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/mutants.h"
+#include "engine/beam_search.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 
@@ -31,7 +32,7 @@ struct ScheduledSequence {
   int32_t first_row, num_rows;      // in ScheduledBatch::logit_rows: its last num_rows tokens, or
                                     // of only_samples() the row of another
   int32_t next_token;  // the token at position start + num_tokens where it is known, else -1
-  bool samples;        // draw a token from the last row
+  bool samples;        // draw a token from the last row, or list a beam's candidates
   // Without tokens: one more answer to a prompt whose last row an entry before this one computes.
   bool only_samples() const { return num_tokens == 0; }
 };
@@ -50,15 +51,18 @@ struct ScheduledBatch {
   // Before anything is computed, in this order:
   std::vector<BlockCopy> swap_out;  // a block of the pool to one of the host pool
   std::vector<BlockCopy> swap_in;   // and back
-  std::vector<BlockCopy> copies;    // within the pool: copy-on-write
+  std::vector<BlockCopy> copies;    // within the pool, one after another: copy-on-write
   std::vector<NewSequence> new_sequences;
   std::vector<ScheduledSequence> sequences;  // [S]
   std::vector<int32_t> tokens;               // [T]
   std::vector<BlockId> block_ids;            // the block tables, one after another
   std::vector<int32_t> logit_rows;           // [R] indices into tokens, increasing
 
-  // A step may have nothing to compute and blocks to swap out.
-  bool empty() const { return sequences.empty() && swap_out.empty(); }
+  // A step may have nothing to compute and blocks to swap out or to copy.
+  bool empty() const {
+    const bool copies_nothing = swap_out.empty() && copies.empty();
+    return sequences.empty() && (copies_nothing || mutant("model_check_drops_swap_only_step"));
+  }
   std::span<const BlockId> blocks_of(const ScheduledSequence& s) const {
     return std::span(block_ids).subspan(s.first_block, s.num_blocks);
   }
@@ -84,6 +88,9 @@ struct StepResult {
   std::vector<int32_t> token_start;  // [S+1]
   std::vector<int32_t> tokens;
   std::vector<SequenceLogprobs> logprobs;  // [S]
+  // [S] Of a beam, which draws no token: its likeliest next ones; none if the logits are not
+  // finite.
+  std::vector<std::vector<BeamCandidate>> beam_candidates;
   // [R, vocab_size] of host memory, valid until the next launch.
   std::span<const float> logits;
   int vocab_size = 0;

@@ -10,10 +10,14 @@ namespace quire {
 Scheduler::Scheduler(SchedulerConfig config, int num_blocks, int block_size)
     : config_(config),
       pool_(num_blocks, block_size),
+      regions_(is_contiguous(config.kv_policy) ? num_blocks : 0),
       host_pool_(config.num_host_blocks, block_size),
       place_of_(std::max(num_blocks, config.num_host_blocks), kNoBlock) {
   QUIRE_CHECK(config.max_num_seqs >= 1 && config.max_num_batched_tokens >= 1);
   QUIRE_CHECK(config.max_logit_rows > config.max_num_seqs);
+  if (config.kv_policy != KvPolicy::kPaged) {
+    QUIRE_CHECK(!config.enable_prefix_caching && config.num_host_blocks == 0);
+  }
   for (int slot = config.max_num_seqs - 1; slot >= 0; --slot) unused_slots_.push_back(slot);
   running_.reserve(config.max_num_seqs);
 }
@@ -22,13 +26,15 @@ void Scheduler::cancel(SequenceId id) {
   Sequence& seq = sequences_[id];
   const bool is_open = seq.state == SequenceState::kWaiting || seq.state == SequenceState::kRunning;
   if (!is_open) return;
+  if (seq.is_beam()) return end_beams(beam_group_of(seq), FinishReason::kAborted);
   leave(id);
   seq.state = SequenceState::kFinished;
   seq.finish_reason = FinishReason::kAborted;
-  if (seq.num_in_flight == 0) release(id);
+  release_ended(id);
+  end_batch_if_over();
 }
 
-void Scheduler::schedule(ScheduledBatch* batch) {
+void Scheduler::schedule(ScheduledBatch* batch, double now) {
   forget_ended();
   batch->clear();
   batch->reserve(config_.max_num_seqs,
@@ -36,8 +42,13 @@ void Scheduler::schedule(ScheduledBatch* batch) {
                  config_.max_logit_rows,
                  pool_.num_blocks());
   Budget budget{config_.max_num_batched_tokens, config_.max_logit_rows - config_.max_num_seqs, 0};
+  prepare_policy(batch);
+  end_batch_if_over();
+  open_batch(now);
   schedule_running(batch, &budget);
   if (!budget.preempted) admit_waiting(batch, &budget);
+  stats_.num_computed_tokens += static_cast<int64_t>(batch->tokens.size());
+  stats_.num_copied_blocks += static_cast<int64_t>(batch->copies.size());
   stats_.peak_used_blocks = std::max(stats_.peak_used_blocks, pool_.num_used());
 }
 
@@ -52,6 +63,7 @@ void Scheduler::schedule_running(ScheduledBatch* batch, Budget* budget) {
 // False if there are no blocks for it, though it is the newest: then it waits again.
 bool Scheduler::schedule_group(GroupRange group, ScheduledBatch* batch, Budget* budget) {
   count_tokens(group, *budget);
+  if (sequences_[running_[group.begin]].is_beam()) count_beam_tokens(group, *budget);
   if (!reserve_or_preempt(group, batch, budget)) return false;
   for (size_t i = group.begin; i < group.end; ++i) {
     const int n = counts_[i - group.begin];
@@ -68,6 +80,8 @@ int Scheduler::num_tokens_to_compute(const Sequence& seq, const Budget& budget) 
   // A group forks where its members begin to differ.
   const int end = seq.unforked.empty() ? seq.num_tokens() : seq.num_prompt;
   int n = std::min(end - seq.num_computed, budget.tokens);
+  // Without a cache a sequence is computed in one piece.
+  if (config_.kv_policy == KvPolicy::kOff && n < end - seq.num_computed) return 0;
   if (config_.long_prefill_token_threshold > 0) {
     n = std::min(n, config_.long_prefill_token_threshold);
   }
@@ -135,7 +149,7 @@ bool Scheduler::can_reserve(GroupRange group) {
 // if the group itself was the newest.
 bool Scheduler::reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget) {
   const uint64_t arrival = sequences_[running_[group.begin]].arrival;
-  while (!can_reserve(group)) {
+  while (is_contiguous(config_.kv_policy) ? !grow_regions(group, batch) : !can_reserve(group)) {
     const bool is_own = sequences_[running_.back()].arrival == arrival;
     preempt_newest_group(batch);
     budget->preempted = true;
@@ -201,13 +215,18 @@ void Scheduler::commit(const ScheduledBatch& batch,
                        const StepResult& result,
                        std::vector<CommittedSequence>* committed) {
   committed->clear();
-  bool any_finished = false;
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const ScheduledSequence& entry = batch.sequences[i];
     Sequence& seq = sequences_[entry.id];
     --seq.num_in_flight;
     if (seq.state == SequenceState::kFinished) {  // ended while this step was in flight
-      if (seq.num_in_flight == 0) release(entry.id);
+      release_ended(entry.id);
+      continue;
+    }
+    const bool still_holds_blocks = entry.epoch == seq.num_preemptions;
+    const int num_computed = entry.start + entry.num_tokens;
+    if (seq.is_beam()) {
+      if (still_holds_blocks) store_full_blocks(seq, num_computed);
       continue;
     }
     CommittedSequence done{entry.id, static_cast<int32_t>(i), 0, FinishReason::kNone};
@@ -218,24 +237,26 @@ void Scheduler::commit(const ScheduledBatch& batch,
       if (seq.finish_reason != FinishReason::kNone) break;
     }
     if (seq.finish_reason == FinishReason::kError) done.num_new_tokens = 0;
-    const int num_computed = entry.start + entry.num_tokens;
     if (seq.max_output == 0 && num_computed == seq.num_prompt) {
       seq.finish_reason = FinishReason::kLength;
     }
-    const bool still_holds_blocks = entry.epoch == seq.num_preemptions;
     if (still_holds_blocks) store_full_blocks(seq, num_computed);
     done.finish_reason = seq.finish_reason;
-    any_finished |= done.finish_reason != FinishReason::kNone;
     stats_.num_generated_tokens += done.num_new_tokens;
     committed->push_back(done);
   }
-  if (!any_finished) return;
-  for (const CommittedSequence& done : *committed) {
+  finish_ended(*committed);
+  commit_beams(batch, result, committed);
+}
+
+void Scheduler::finish_ended(std::span<const CommittedSequence> committed) {
+  for (const CommittedSequence& done : committed) {
     if (done.finish_reason == FinishReason::kNone) continue;
     leave(done.id);
     sequences_[done.id].state = SequenceState::kFinished;
-    if (sequences_[done.id].num_in_flight == 0) release(done.id);
+    release_ended(done.id);
   }
+  end_batch_if_over();
 }
 
 void Scheduler::append_token(Sequence& seq, int32_t token) {
@@ -270,7 +291,7 @@ void Scheduler::store_full_blocks(Sequence& seq, int num_computed) {
 // The end of a sequence that is in no launched step: everything it holds goes back.
 void Scheduler::release(SequenceId id) {
   Sequence& seq = sequences_[id];
-  seq.table.release(pool_);
+  release_blocks(seq);
   seq.host_table.release(host_pool_);
   pool_.release_root(seq.root);
   if (seq.slot >= 0) unused_slots_.push_back(seq.slot);

@@ -13,12 +13,16 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
+#include "engine/beam_search.h"
+#include "engine/policies.h"
 #include "engine/scheduled_batch.h"
 #include "engine/sequence.h"
+#include "kv/buddy_allocator.h"
 #include "kv/prefix_cache.h"
 
 namespace quire {
@@ -39,8 +43,12 @@ struct SchedulerConfig {
   int max_logit_rows = 65;  // of a step; at least max_num_seqs + 1
   bool enable_prefix_caching = true;
   PreemptionMode preemption_mode = PreemptionMode::kRecompute;
-  int num_host_blocks = 0;            // of the host pool
-  double swap_seconds_per_block = 0;  // measured: out and back in again
+  int num_host_blocks = 0;                // of the host pool
+  double swap_seconds_per_block = 0;      // measured: out and back in again
+  KvPolicy kv_policy = KvPolicy::kPaged;  // the others: without prefix caching and swapping
+  Batching batching = Batching::kContinuous;
+  int batch_size = 8;       // requests of a dynamic or static batch
+  double batch_window = 0;  // seconds that the first request of a dynamic batch waits at most
   bool operator==(const SchedulerConfig&) const = default;
 };
 
@@ -52,9 +60,19 @@ struct CommittedSequence {
   FinishReason finish_reason;
 };
 
+// A beam search on its way. Its members are sequences that take turns at being beams.
+struct BeamGroup {
+  uint64_t arrival;
+  BeamSearch search;
+  std::vector<SequenceId> members;  // [width] by sample_index
+  std::vector<SequenceId> beams;    // of each running beam of `search`; the other members are idle
+  bool operator==(const BeamGroup&) const = default;
+};
+
 struct SchedulerStats {
   int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
   int64_t num_preemptions = 0, num_prompt_tokens = 0, num_generated_tokens = 0;
+  int64_t num_computed_tokens = 0, num_copied_blocks = 0;   // of all launched steps
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   int peak_used_blocks = 0;
   bool operator==(const SchedulerStats&) const = default;
@@ -67,16 +85,21 @@ class Scheduler {
   // Refuses what could never finish, with the numbers: an empty prompt, one longer than
   // max_model_len, a prompt whose output would not fit in the whole pool. Pure.
   Status check(int num_prompt_tokens, const SamplingParams& sampling) const;
-  // Into the waiting line. Returns the first of the group; `unforked` has the others.
+  // Into the waiting line. Returns the first of the group.
   Result<SequenceId> add(SequenceSpec spec);
-  // Ends a sequence at any moment; the others of its group go on. Its blocks are free once no
-  // launched step contains it.
+  // The sequences that the answers of this group will be read from, in order.
+  std::vector<SequenceId> answers_of(SequenceId first) const;
+  // Ends a sequence at any moment; the others of its group go on, but not those of a beam search.
+  // Its blocks are free once no launched step contains it.
   void cancel(SequenceId id);
 
-  // Fills *batch; it stays empty when nothing can run now.
-  void schedule(ScheduledBatch* batch);
+  // Fills *batch; it stays empty when nothing can run now. `now` is the caller's clock, in seconds:
+  // with SequenceSpec::submit_time it decides when a dynamic batch starts.
+  void schedule(ScheduledBatch* batch, double now = 0);
+  // Only time can start something: when that is.
+  std::optional<double> waits_until(double now) const;
   // Takes the results of the oldest uncommitted batch. Sequences that end can be read until the
-  // next add() or schedule().
+  // next add() or schedule(). Of a beam search nothing is told before its answers, all at once.
   void commit(const ScheduledBatch& batch,
               const StepResult& result,
               std::vector<CommittedSequence>* committed);
@@ -91,10 +114,17 @@ class Scheduler {
   const std::deque<SequenceId>& waiting() const { return waiting_; }
   const Sequence& sequence(SequenceId id) const { return sequences_[id]; }
   std::span<const Sequence> sequences() const { return sequences_; }
+  std::span<const BeamGroup> beam_groups() const { return beam_groups_; }
   const BlockPool& pool() const { return pool_; }
   const BlockPool& host_pool() const { return host_pool_; }
+  const BuddyAllocator& regions() const { return regions_; }  // empty with paged and off
   const SchedulerConfig& config() const { return config_; }
   const SchedulerStats& stats() const { return stats_; }
+  // Leading blocks of the sequence's table that it asked for; the others are the allocator's
+  // rounding.
+  int reserved_blocks(const Sequence& seq) const;
+  // The first waiting group could run, but there is no memory for it.
+  bool head_waits_for_memory() const;
 
   bool operator==(const Scheduler&) const = default;
   uint64_t state_hash() const;
@@ -119,6 +149,7 @@ class Scheduler {
   void count_tokens(GroupRange group, Budget budget);
   void admit_waiting(ScheduledBatch* batch, Budget* budget);
   bool admit(SequenceId id, ScheduledBatch* batch, Budget* budget);
+  void start(SequenceId id, ScheduledBatch* batch, Budget* budget);
   int num_tokens_to_compute(const Sequence& seq, const Budget& budget) const;
   int num_rows_of(const Sequence& seq, int num_tokens) const;
   bool reserve_or_preempt(GroupRange group, ScheduledBatch* batch, Budget* budget);
@@ -142,6 +173,30 @@ class Scheduler {
   bool may_be_admitted(const Sequence& seq) const;
   void promote(SequenceId first);
   void leave(SequenceId id);
+  void finish_ended(std::span<const CommittedSequence> committed);
+
+  // scheduler_beams.cc
+  void open_beams(SequenceId first);
+  BeamGroup& beam_group_of(const Sequence& seq);
+  const BeamGroup& beam_group_of(const Sequence& seq) const;
+  std::vector<SequenceId> idle_beams(const Sequence& seq) const;
+  void count_beam_tokens(GroupRange group, Budget budget);
+  void commit_beams(const ScheduledBatch& batch,
+                    const StepResult& result,
+                    std::vector<CommittedSequence>* committed);
+  void advance_beams(int first_entry,
+                     const ScheduledBatch& batch,
+                     const StepResult& result,
+                     std::vector<CommittedSequence>* committed);
+  void continue_beams(BeamGroup& group, std::span<const BeamSearch::Choice> choices);
+  void fork_beam(SequenceId id, const Sequence& parent);
+  void retire_beam(SequenceId id);
+  void replace_beams(BeamGroup& group, std::vector<SequenceId> beams);
+  void finish_beams(BeamGroup& group,
+                    bool is_valid,
+                    int batch_index,
+                    std::vector<CommittedSequence>* committed);
+  void end_beams(BeamGroup& group, FinishReason reason);
   SequenceId open(const SequenceSpec& spec, int sample_index);
   void store_full_blocks(Sequence& seq, int num_computed);
   void append_token(Sequence& seq, int32_t token);
@@ -150,8 +205,27 @@ class Scheduler {
   void forget_ended();
   int blocks_missing(const Sequence& seq) const;
 
+  // scheduler_policy.cc
+  int reservation_tokens(int num_tokens, int num_prompt, int expected_output) const;
+  Status check_policy(int num_prompt, const SamplingParams& sampling) const;
+  bool reserve_regions(SequenceId first);
+  bool reserve_region(Sequence& seq);
+  bool admit_contiguous(SequenceId first, ScheduledBatch* batch, Budget* budget);
+  bool grow_regions(GroupRange group, ScheduledBatch* batch);
+  void prepare_policy(ScheduledBatch* batch);
+  void release_blocks(Sequence& seq);
+  void take_over_prompt(Sequence& seq, const Sequence& source);
+  // scheduler_batching.cc
+  void open_batch(double now);
+  double batch_start_time(double now) const;
+  bool takes_another_request() const;
+  void count_in_batch(bool admitted);
+  void release_ended(SequenceId id);
+  void end_batch_if_over();
+
   SchedulerConfig config_;
   BlockPool pool_;
+  BuddyAllocator regions_;  // of the pool, for contiguous policies
   BlockPool host_pool_;
   std::vector<Sequence> sequences_;
   std::vector<SequenceId> unused_ids_;
@@ -159,8 +233,10 @@ class Scheduler {
   std::vector<int32_t> unused_slots_;
   std::vector<SequenceId> running_;  // oldest first
   std::deque<SequenceId> waiting_;   // oldest first, all younger than the running ones
+  std::vector<BeamGroup> beam_groups_;
   uint64_t num_arrivals_ = 0;
   double recompute_cost_ = 0;  // seconds a token
+  int batch_places_ = 0;       // requests that the dynamic or static batch still takes
   SchedulerStats stats_;
   std::vector<BlockId> found_;     // scratch of admit()
   std::vector<int> counts_;        // scratch of schedule_group(): tokens of each member

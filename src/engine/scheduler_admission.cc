@@ -21,23 +21,35 @@ Status Scheduler::check(int num_prompt_tokens, const SamplingParams& sampling) c
                             " tokens of prompt and output together: shorten the prompt or raise "
                             "--max-model-len");
   }
-  if (sampling.n > config_.max_num_seqs) {
-    return invalid_argument("n is " + std::to_string(sampling.n) + ", but max_num_seqs is " +
-                            std::to_string(config_.max_num_seqs) +
-                            ", and answers to one prompt run together: lower n or raise "
-                            "--max-num-seqs");
+  const std::string name = sampling.is_beam_search() ? "beam_width" : "n";
+  const int num_sequences = sampling.num_sequences();
+  const std::string what = name + " is " + std::to_string(num_sequences);
+  if (num_sequences > config_.max_num_seqs) {
+    return invalid_argument(what + ", but max_num_seqs is " + std::to_string(config_.max_num_seqs) +
+                            ", and answers to one prompt run together: lower " + name +
+                            " or raise --max-num-seqs");
   }
+  if (sampling.is_beam_search() && num_sequences > config_.max_num_batched_tokens) {
+    return invalid_argument(what + ", but max_num_batched_tokens is " +
+                            std::to_string(config_.max_num_batched_tokens) +
+                            ", and all beams run in one step: lower beam_width or raise "
+                            "--max-num-batched-tokens");
+  }
+  QUIRE_RETURN_IF_ERROR(check_policy(num_prompt_tokens, sampling));
+  if (is_contiguous(config_.kv_policy)) return Status();
   // The last token is sampled and never computed. Full blocks of the prompt are shared.
   const int64_t computed = int64_t{num_prompt_tokens} + std::max(0, std::min(max_tokens, room) - 1);
-  const int64_t shared = sampling.n == 1 ? 0 : num_prompt_tokens / pool_.block_size();
+  const bool shares = num_sequences > 1 && config_.kv_policy == KvPolicy::kPaged;
+  const int64_t shared = shares ? num_prompt_tokens / pool_.block_size() : 0;
   const int64_t blocks_of_one = (computed + pool_.block_size() - 1) / pool_.block_size();
-  const int64_t blocks = shared + sampling.n * (blocks_of_one - shared);
+  const int64_t blocks = shared + num_sequences * (blocks_of_one - shared);
   if (blocks > pool_.num_blocks()) {
     return invalid_argument(
         "the prompt of " + std::to_string(num_prompt_tokens) + " tokens and max_tokens " +
         std::to_string(max_tokens) +
-        (sampling.n == 1 ? "" : ", n = " + std::to_string(sampling.n) + " times,") + " need " +
-        std::to_string(blocks) + " KV blocks, but the whole pool has " +
+        (num_sequences == 1 ? ""
+                            : ", " + name + " = " + std::to_string(num_sequences) + " times,") +
+        " need " + std::to_string(blocks) + " KV blocks, but the whole pool has " +
         std::to_string(pool_.num_blocks()) + " blocks of " + std::to_string(pool_.block_size()) +
         " tokens: shorten the prompt, lower max_tokens or raise --kv-cache-memory-bytes");
   }
@@ -48,10 +60,11 @@ Result<SequenceId> Scheduler::add(SequenceSpec spec) {
   QUIRE_RETURN_IF_ERROR(check(static_cast<int>(spec.prompt.size()), spec.sampling));
   forget_ended();
   const SequenceId first = open(spec, 0);
-  for (int i = 1; i < spec.sampling.n; ++i) {
+  for (int i = 1; i < spec.sampling.num_sequences(); ++i) {
     const SequenceId other = open(spec, i);
     sequences_[first].unforked.push_back(other);
   }
+  if (spec.sampling.is_beam_search()) open_beams(first);
   sequences_[first].wants_all_rows = spec.wants_all_rows;
   ++num_arrivals_;
   waiting_.push_back(first);
@@ -59,6 +72,18 @@ Result<SequenceId> Scheduler::add(SequenceSpec spec) {
 }
 
 // One of the n sequences of a request.
+std::vector<SequenceId> Scheduler::answers_of(SequenceId first) const {
+  const Sequence& seq = sequences_[first];
+  std::vector<SequenceId> answers = {first};
+  if (seq.is_beam()) {
+    answers = beam_group_of(seq).members;
+    answers.resize(seq.sampling.n);
+  } else {
+    answers.insert(answers.end(), seq.unforked.begin(), seq.unforked.end());
+  }
+  return answers;
+}
+
 SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
   if (unused_ids_.empty()) {
     unused_ids_.push_back(static_cast<SequenceId>(sequences_.size()));
@@ -72,7 +97,11 @@ SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
   seq.arrival = num_arrivals_;
   seq.sample_index = sample_index;
   seq.sampling = spec.sampling;
+  seq.submit_time = spec.submit_time;
   seq.max_output = std::min(spec.sampling.max_tokens, config_.max_model_len - num_prompt);
+  seq.expected_output =
+      std::min(spec.sampling.expected_output_tokens.value_or(seq.max_output), seq.max_output);
+  if (knows_output(config_.kv_policy)) seq.max_output = seq.expected_output;
   seq.end_tokens = spec.sampling.stop_token_ids;
   if (!spec.sampling.ignore_eos) {
     seq.end_tokens.insert(
@@ -89,8 +118,10 @@ SequenceId Scheduler::open(const SequenceSpec& spec, int sample_index) {
 }
 
 void Scheduler::admit_waiting(ScheduledBatch* batch, Budget* budget) {
-  while (!waiting_.empty() && budget->tokens > 0) {
-    if (!admit(waiting_.front(), batch, budget)) return;
+  while (!waiting_.empty() && budget->tokens > 0 && takes_another_request()) {
+    const bool admitted = admit(waiting_.front(), batch, budget);
+    count_in_batch(admitted);
+    if (!admitted) return;
   }
 }
 
@@ -99,13 +130,20 @@ void Scheduler::admit_waiting(ScheduledBatch* batch, Budget* budget) {
 bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   Sequence& seq = sequences_[id];
   if (!may_be_admitted(seq)) return false;
+  if (is_contiguous(config_.kv_policy)) return admit_contiguous(id, batch, budget);
   if (seq.is_swapped) return admit_swapped(id, batch, budget);
   find_cached_prefix(seq);
   const int unreferenced = static_cast<int>(
       std::ranges::count_if(found_, [&](BlockId block) { return pool_.ref_count(block) == 0; }));
   const int wanted = blocks_missing(seq) - static_cast<int>(found_.size());
   if (unreferenced + wanted + budget->outstanding_blocks > pool_.num_available()) return false;
+  start(id, batch, budget);
+  return true;
+}
 
+// A waiting group, for which there is room, with the blocks found_ runs from now on.
+void Scheduler::start(SequenceId id, ScheduledBatch* batch, Budget* budget) {
+  Sequence& seq = sequences_[id];
   for (BlockId block : found_) seq.table.append_shared(pool_, block);
   // The last token is always computed, for its logits.
   const int num_found =
@@ -122,6 +160,7 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   }
   take_slot(seq);
   for (SequenceId other : seq.unforked) take_slot(sequences_[other]);
+  for (SequenceId other : idle_beams(seq)) take_slot(sequences_[other]);
   seq.state = SequenceState::kRunning;
   waiting_.pop_front();
   running_.push_back(id);
@@ -129,11 +168,10 @@ bool Scheduler::admit(SequenceId id, ScheduledBatch* batch, Budget* budget) {
   fork_if_due(id, batch);  // a group that comes back and finds its whole prompt in the cache
   QUIRE_CHECK(schedule_group(group_at(place), batch, budget));
   fork_if_due(id, batch);
-  return true;
 }
 
 bool Scheduler::may_be_admitted(const Sequence& seq) const {
-  if (unused_slots_.size() < 1 + seq.unforked.size()) return false;
+  if (unused_slots_.size() < 1 + seq.unforked.size() + idle_beams(seq).size()) return false;
   // Preempted in flight: a last token is not known yet.
   const auto waits = [&](SequenceId id) { return sequences_[id].num_pending > 0; };
   return seq.num_pending == 0 && std::ranges::none_of(seq.unforked, waits);

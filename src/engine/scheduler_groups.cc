@@ -39,9 +39,7 @@ int Scheduler::fork_if_due(SequenceId first, ScheduledBatch* batch) {
   auto place = std::ranges::find(running_, first);
   for (SequenceId id : others) {
     Sequence& seq = sequences_[id];
-    seq.table.fork(pool_, source.table);
-    seq.num_computed = source.num_computed;
-    seq.num_stored_blocks = source.num_stored_blocks;
+    take_over_prompt(seq, source);
     seq.state = SequenceState::kRunning;
     place = running_.insert(place + 1, id);
     if (is_sampled_now) append_sample(id, *last_entry_of(first, *batch), batch);
@@ -88,6 +86,9 @@ void Scheduler::preempt_newest_group(ScheduledBatch* batch) {
   const bool swapped = should_swap(members) && swap_out(members, batch);
   Sequence& first = sequences_[members[0]];
   for (SequenceId id : first.unforked) give_up(sequences_[id]);
+  if (!mutant("model_idle_beams_keep_slots")) {
+    for (SequenceId id : idle_beams(first)) give_up(sequences_[id]);
+  }
   for (SequenceId id : members) {
     give_up(sequences_[id]);
     sequences_[id].is_swapped = swapped;
@@ -101,7 +102,7 @@ void Scheduler::preempt_newest_group(ScheduledBatch* batch) {
 
 void Scheduler::give_up(Sequence& seq) {
   seq.state = SequenceState::kWaiting;
-  seq.table.release(pool_);
+  release_blocks(seq);
   seq.num_stored_blocks = 0;
   unused_slots_.push_back(seq.slot);
   seq.slot = -1;
@@ -120,7 +121,10 @@ void Scheduler::promote(SequenceId first) {
   seq.num_rows_done = old.num_rows_done;
   seq.num_cached_tokens = old.num_cached_tokens;
   seq.state = old.state;
-  if (!seq.is_swapped) {
+  if (is_contiguous(config_.kv_policy)) {  // each has a region
+    std::swap(seq.table, old.table);
+    seq.num_computed = old.num_computed;
+  } else if (!seq.is_swapped) {
     seq.table.fork(pool_, old.table);
     seq.host_table.fork(host_pool_, old.host_table);
     seq.is_swapped = old.is_swapped;

@@ -80,6 +80,7 @@ bool Scheduler::admit_swapped(SequenceId first, ScheduledBatch* batch, Budget* b
   if (blocks_to_swap_in(members) + budget->outstanding_blocks > pool_.num_available()) return false;
   const size_t place = running_.size();
   for (SequenceId id : seq.unforked) take_slot(sequences_[id]);
+  for (SequenceId id : idle_beams(seq)) take_slot(sequences_[id]);
   take_slot(seq);
   waiting_.pop_front();
   for (SequenceId id : members) {

@@ -77,15 +77,51 @@ Result<std::vector<TokenId>> encode(const Llm& llm,
   return llm.tokenizer().encode(text, {.add_special_tokens = true});
 }
 
+Status check_beam_output(const SamplingParams& sampling, const TextStream::Options& output) {
+  const std::string beams = "beam_width is " + std::to_string(sampling.beam_width) + ", but ";
+  if (output.best_of) {
+    return invalid_argument(beams + "best_of is " + std::to_string(*output.best_of) +
+                            ", and beam search ranks its answers itself: leave out one of them");
+  }
+  if (output.stop.empty()) return {};
+  return invalid_argument(beams + "stop is \"" + output.stop[0] +
+                          "\", and beam search chooses by tokens: use stop_token_ids instead");
+}
+
+// To give the n best of best_of answers, the engine computes them all, with their
+// log-probabilities.
+Result<TextStream::Plan> plan_answers(SamplingParams* sampling,
+                                      const TextStream::Options& output,
+                                      const EngineConfig& engine) {
+  if (sampling->is_beam_search()) {
+    QUIRE_RETURN_IF_ERROR(check_beam_output(*sampling, output));
+    return TextStream::Plan{sampling->n, sampling->n};
+  }
+  const std::optional<int> best_of = output.best_of;
+  const int n = sampling->n, computed = best_of.value_or(n);
+  const std::string value = (best_of ? "best_of is " : "n is ") + std::to_string(computed);
+  if (computed > engine.max_num_seqs) {
+    return invalid_argument(value + ", but max_num_seqs is " + std::to_string(engine.max_num_seqs) +
+                            ", and answers to one prompt run together: lower it or raise "
+                            "--max-num-seqs");
+  }
+  if (computed > 1 && sampling->temperature == 0) {
+    return invalid_argument(value + ", but with temperature 0 (greedy) all answers are the same: " +
+                            "set a temperature");
+  }
+  if (computed == n) return TextStream::Plan{n, n};
+  const TextStream::Plan plan{computed, n, sampling->logprobs.has_value()};
+  sampling->n = computed;
+  if (!sampling->logprobs) sampling->logprobs = 0;
+  return plan;
+}
+
 }  // namespace
 
 Result<TextStream> Llm::submit(GenerateRequest in) {
-  QUIRE_RETURN_IF_ERROR(in.output.validate());
-  if (in.sampling.n > 1) {  // their tokens would mix in one detokenizer
-    return invalid_argument("n is " + std::to_string(in.sampling.n) +
-                            ", but a text stream carries one answer: submit the prompt n times, "
-                            "or use Engine::submit");
-  }
+  QUIRE_RETURN_IF_ERROR(in.output.validate(in.sampling.n));
+  QUIRE_ASSIGN_OR_RETURN(const TextStream::Plan plan,
+                         plan_answers(&in.sampling, in.output, engine_config_));
   std::variant<std::string, std::vector<TokenId>> prompt;
   const bool is_chat = std::holds_alternative<ChatPrompt>(in.prompt);
   if (is_chat) {
@@ -97,7 +133,7 @@ Result<TextStream> Llm::submit(GenerateRequest in) {
   }
 
   auto pending = std::make_shared<PendingRequest>();
-  TextStream stream(pending, text_.tokenizer, std::move(in.output));
+  TextStream stream(pending, text_.tokenizer, in.output, plan);
   auto request = std::make_shared<Request>();
   request->id = std::move(in.id);
   request->sampling = std::move(in.sampling);

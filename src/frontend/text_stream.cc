@@ -1,12 +1,20 @@
 #include "frontend/text_stream.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "frontend/utf8.h"
 
 namespace quire {
 
-Status TextStream::Options::validate() const {
+Status TextStream::Options::validate(int n) const {
+  if (n < 1) return invalid_argument("n must be >= 1, got " + std::to_string(n));
+  if (best_of && *best_of < n) {
+    return invalid_argument("best_of is " + std::to_string(*best_of) +
+                            ", but must be at least n, which is " + std::to_string(n) +
+                            ": raise best_of or lower n");
+  }
   for (const std::string& text : stop) {
     if (text.empty()) {
       return invalid_argument("stop must not hold an empty text: leave it out");
@@ -23,16 +31,27 @@ double RequestStats::prefill_tokens_per_second() const {
 
 double RequestStats::decode_tokens_per_second() const {
   const double seconds = finish_seconds - first_token_seconds;
-  return seconds > 0 && num_generated_tokens > 1 ? (num_generated_tokens - 1) / seconds : 0;
+  const int after_the_first = num_generated_tokens - num_answers;
+  return seconds > 0 && after_the_first > 0 ? after_the_first / seconds : 0;
 }
 
 TextStream::TextStream(std::shared_ptr<PendingRequest> pending,
                        const Tokenizer& tokenizer,
-                       Options options)
+                       const Options& options,
+                       Plan plan)
     : pending_(std::move(pending)),
       admission_(pending_->admitted.get_future()),
-      detokenizer_(tokenizer, options.skip_special_tokens),
-      stop_(std::move(options.stop), options.include_stop_string) {}
+      num_open_(plan.given) {
+  for (int i = 0; i < plan.computed; ++i) {
+    answers_.emplace_back(Detokenizer(tokenizer, options.skip_special_tokens),
+                          StopStrings(options.stop, options.include_stop_string),
+                          plan.report_logprobs);
+  }
+  stats_.num_answers = plan.computed;
+  if (plan.computed == plan.given) return;
+  held_.resize(plan.computed);
+  num_held_open_ = plan.computed;
+}
 
 TextStream::~TextStream() {
   if (pending_) pending_->cancelled = true;  // null after a move
@@ -53,20 +72,24 @@ Status TextStream::wait_admitted() {
 }
 
 std::optional<TextDelta> TextStream::next() {
-  if (finished_) return std::nullopt;
-  if (Status status = wait_admitted(); !status.ok()) return fail(status);
-  return convert(stream_->value().next());
+  while (!finished()) {
+    if (!ranked_.empty()) return take_ranked();
+    if (Status status = wait_admitted(); !status.ok()) return fail(status);
+    if (std::optional<TextDelta> delta = convert(stream_->value().next())) return delta;
+  }
+  return std::nullopt;
 }
 
 std::optional<TextDelta> TextStream::next_for(std::chrono::milliseconds timeout) {
-  if (finished_) return std::nullopt;
+  if (finished()) return std::nullopt;
+  if (!ranked_.empty()) return take_ranked();
   if (!stream_ && admission_.wait_for(timeout) != std::future_status::ready) return std::nullopt;
   if (Status status = wait_admitted(); !status.ok()) return fail(status);
   return convert(stream_->value().next_for(timeout));
 }
 
 TextDelta TextStream::fail(const Status& status) {
-  finished_ = true;
+  num_open_ = 0;
   TextDelta delta;
   delta.finish_reason = FinishReason::kError;
   delta.error = status;
@@ -74,44 +97,46 @@ TextDelta TextStream::fail(const Status& status) {
 }
 
 std::optional<TextDelta> TextStream::convert(std::optional<TokenDelta> in) {
-  if (!in) {
-    finished_ = finished_ || stream_->value().finished();
-    return std::nullopt;
-  }
-  TextDelta out;
-  out.prompt_logprobs = std::move(in->prompt_logprobs);
-  out.finish_reason = in->finish_reason;
-  out.error = in->error;
-  out.stop_token = in->stop_token;
-  for (size_t i = 0; i < in->tokens.size() && !stop_.matched(); ++i) {
-    const bool ends_here = in->stop_token && i + 1 == in->tokens.size();
-    out.tokens.push_back(in->tokens[i]);
-    if (i < in->logprobs.size()) out.logprobs.push_back(std::move(in->logprobs[i]));
-    // The token that ends a sequence is reported but is not text.
-    if (!ends_here) out.text += stop_.push(detokenizer_.push(in->tokens[i]));
-  }
+  if (!in) return std::nullopt;
+  if (in->finish_reason != FinishReason::kNone) note_end(*in);
+  AnswerText& answer = answers_[in->index];
+  const bool was_matched = answer.stop_matched();
+  TextDelta out = answer.convert(std::move(*in));
   stats_.num_generated_tokens += static_cast<int>(out.tokens.size());
-  if (!stop_.matched() && out.finish_reason != FinishReason::kNone) {
-    out.text += stop_.push(detokenizer_.finish());
-    out.text += stop_.finish();
-  }
-  if (stop_.matched()) {
-    out.stop_string = stop_.matched();
-    out.stop_token.reset();
-    if (out.finish_reason == FinishReason::kNone || out.finish_reason == FinishReason::kLength) {
-      stream_->value().cancel();
-    }
-    out.finish_reason = FinishReason::kStop;
-  }
-  if (out.finish_reason != FinishReason::kNone) {
-    finished_ = true;
-    stats_.num_cached_tokens = in->num_cached_tokens;
-    stats_.num_preemptions = in->num_preemptions;
-    stats_.scheduled_seconds = in->scheduled_time;
-    stats_.first_token_seconds = in->first_token_time;
-    stats_.finish_seconds = in->finish_time;
-  }
+  const bool ended = out.finish_reason != FinishReason::kNone;
+  if (!ended && !was_matched && answer.stop_matched()) stream_->value().cancel(out.index);
+  if (!held_.empty()) return hold(std::move(out));
+  num_open_ -= ended;
   return out;
+}
+
+void TextStream::note_end(const TokenDelta& delta) {
+  stats_.num_cached_tokens = std::max(stats_.num_cached_tokens, delta.num_cached_tokens);
+  stats_.num_preemptions = std::max(stats_.num_preemptions, delta.num_preemptions);
+  stats_.scheduled_seconds = delta.scheduled_time;
+  stats_.first_token_seconds = delta.first_token_time;
+  stats_.finish_seconds = std::max(stats_.finish_seconds, delta.finish_time);
+}
+
+// Keeps what an answer says until all have ended; then the best ones come out.
+std::optional<TextDelta> TextStream::hold(TextDelta delta) {
+  TextDelta& held = held_[delta.index];
+  held.append(std::move(delta));
+  if (held.finish_reason == FinishReason::kNone || --num_held_open_ > 0) return std::nullopt;
+  std::ranges::stable_sort(held_, [](const TextDelta& a, const TextDelta& b) {
+    return a.cumulative_logprob.value_or(0) > b.cumulative_logprob.value_or(0);
+  });
+  held_.resize(num_open_);
+  for (int rank = 0; rank < num_open_; ++rank) held_[rank].index = rank;
+  ranked_.assign(std::make_move_iterator(held_.rbegin()), std::make_move_iterator(held_.rend()));
+  return take_ranked();
+}
+
+std::optional<TextDelta> TextStream::take_ranked() {
+  TextDelta delta = std::move(ranked_.back());
+  ranked_.pop_back();
+  --num_open_;
+  return delta;
 }
 
 }  // namespace quire

@@ -1,4 +1,7 @@
 // The text side of one request: mailbox -> incremental detokenizer -> stop strings -> delta.
+//
+// Of `best_of` answers the n most likely are given out, best first, when all have ended: by the sum
+// of their tokens' log-probabilities, which every token lowers (vLLM's best_of).
 #pragma once
 
 #include <atomic>
@@ -10,28 +13,18 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "frontend/stop_strings.h"
-#include "text/tokenizer.h"
+#include "frontend/answer_text.h"
 
 namespace quire {
 
-struct TextDelta {
-  std::string text;             // may be empty while a character or a stop string is incomplete
-  std::vector<TokenId> tokens;  // each generated token once
-  std::vector<LogprobList> logprobs, prompt_logprobs;
-  FinishReason finish_reason = FinishReason::kNone;
-  std::optional<std::string> stop_string;  // what ended it, for kStop
-  std::optional<TokenId> stop_token;
-  Status error;  // for kError
-};
-
-// Known when the stream has finished.
+// Known when the stream has finished. Of all answers, those that best_of drops included.
 struct RequestStats {
+  int num_answers = 1;
   int num_prompt_tokens = 0, num_generated_tokens = 0, num_cached_tokens = 0, num_preemptions = 0;
   double scheduled_seconds = 0, first_token_seconds = 0, finish_seconds = 0;  // since submit
 
   double prefill_tokens_per_second() const;  // prompt tokens computed / (first token - scheduled)
-  double decode_tokens_per_second() const;   // tokens after the first / (finish - first token)
+  double decode_tokens_per_second() const;   // tokens after the first ones / (finish - first token)
 };
 
 // What tokenizer thread and reader share until the engine has taken the request.
@@ -48,21 +41,31 @@ class TextStream {
     std::vector<std::string> stop;
     bool include_stop_string = false;
     bool skip_special_tokens = true;
+    std::optional<int> best_of = {};  // answers to choose the n from
 
-    Status validate() const;  // an empty stop string, or one that is not UTF-8, can never be found
+    // For n answers. An empty stop string, or one that is not UTF-8, can never be found.
+    Status validate(int n) const;
   };
-  TextStream(std::shared_ptr<PendingRequest> pending, const Tokenizer& tokenizer, Options options);
+  // What becomes of the answers that the engine computes.
+  struct Plan {
+    int computed = 1, given = 1;
+    bool report_logprobs = true;
+  };
+  TextStream(std::shared_ptr<PendingRequest> pending,
+             const Tokenizer& tokenizer,
+             const Options& options,
+             Plan plan);
   TextStream(TextStream&&) = default;
   TextStream& operator=(TextStream&&) = default;
   ~TextStream();
 
   // Waits until the prompt is tokenised and the engine has taken the request; says why it has not.
   Status wait_admitted();
-  // Blocks until something happened; nullopt after the last delta.
+  // Blocks until something happened to one of the answers; nullopt after the last delta.
   std::optional<TextDelta> next();
   // nullopt also when nothing happened within `timeout`; finished() tells which.
   std::optional<TextDelta> next_for(std::chrono::milliseconds timeout);
-  bool finished() const { return finished_; }
+  bool finished() const { return num_open_ == 0; }
   void cancel();
 
   const std::vector<TokenId>& prompt_tokens() const { return pending_->prompt; }
@@ -70,15 +73,20 @@ class TextStream {
 
  private:
   std::optional<TextDelta> convert(std::optional<TokenDelta> tokens);
+  std::optional<TextDelta> hold(TextDelta delta);
+  std::optional<TextDelta> take_ranked();
+  void note_end(const TokenDelta& delta);
   TextDelta fail(const Status& status);
 
   std::shared_ptr<PendingRequest> pending_;
   std::future<Result<TokenStream>> admission_;
   std::optional<Result<TokenStream>> stream_;
-  Detokenizer detokenizer_;
-  StopStrings stop_;
+  std::vector<AnswerText> answers_;
   RequestStats stats_;
-  bool finished_ = false;
+  int num_open_;                   // answers whose last delta has not been given out
+  std::vector<TextDelta> held_;    // with best_of: each answer so far
+  int num_held_open_ = 0;          // of them, those that go on
+  std::vector<TextDelta> ranked_;  // those to give out, the best one last
 };
 
 }  // namespace quire

@@ -33,6 +33,14 @@ BlockId BlockPool::allocate() {
   return block;
 }
 
+void BlockPool::take(BlockId block) {
+  Block& b = blocks_[block];
+  QUIRE_CHECK_MSG(b.ref_count == 0 && !b.has_content, "only a free block can be taken");
+  unlink(block);
+  --num_free_;
+  b.ref_count = 1;
+}
+
 void BlockPool::reference(BlockId block) {
   Block& b = blocks_[block];
   if (b.ref_count == 0) {

@@ -50,6 +50,8 @@ class BlockPool {
   // A block with one reference and no content, or kNoBlock. Evicts the least recently used cached
   // block when no free one is left.
   BlockId allocate();
+  // This free block, with one reference: who hands out positions is the BuddyAllocator.
+  void take(BlockId block);
   // One more holder. A cached block leaves the LRU list.
   void reference(BlockId block);
   // One holder less.

@@ -17,6 +17,13 @@ void BlockTable::append_shared(BlockPool& pool, BlockId block) {
   blocks_.push_back(block);
 }
 
+void BlockTable::append_region(BlockPool& pool, BlockId first, int count) {
+  for (BlockId block = first; block < first + count; ++block) {
+    pool.take(block);
+    blocks_.push_back(block);
+  }
+}
+
 void BlockTable::fork(BlockPool& pool, const BlockTable& other) {
   QUIRE_CHECK(blocks_.empty());
   for (BlockId block : other.blocks_) append_shared(pool, block);

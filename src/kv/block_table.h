@@ -34,6 +34,8 @@ class BlockTable {
   void append_shared(BlockPool& pool, BlockId block);
   // Appends a block whose reference the caller gives away.
   void append_owned(BlockId block) { blocks_.push_back(block); }
+  // Appends the free blocks [first, first + count): a contiguous region.
+  void append_region(BlockPool& pool, BlockId first, int count);
   // Becomes a second holder of every block of `other`; must be empty.
   void fork(BlockPool& pool, const BlockTable& other);
   // Copy-on-write: makes block `index` this table's own, appending to *copies what that takes.

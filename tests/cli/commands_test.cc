@@ -77,6 +77,43 @@ TEST_F(CommandTest, AnAnswerOfNoTokensHasNoNegativeSpeed) {
   EXPECT_EQ(json["timings"]["decode_tokens_per_second"], 0);
 }
 
+TEST_F(CommandTest, RunGivesSeveralAnswersToOnePrompt) {
+  const Arguments command = {
+      "run", tiny(), "-p", "Hello", "-n", "5", "--temperature", "1", "--seed", "1"};
+  const auto with = [&](const Arguments& more) {
+    Arguments all = command;
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const Json json = json_of(with({"--n", "3", "--json"}), {"choices", "usage"});
+  ASSERT_EQ(json["choices"].size(), 3u);
+  EXPECT_EQ(json["choices"][2]["index"], 2);
+  EXPECT_NE(json["choices"][0]["token_ids"], json["choices"][1]["token_ids"]);
+  EXPECT_EQ(json["usage"]["completion_tokens"], 15);
+  const Json best = json_of(with({"--n", "2", "--best-of", "6", "--json"}), {"choices"});
+  EXPECT_GE(best["choices"][0]["cumulative_logprob"], best["choices"][1]["cumulative_logprob"]);
+  const std::string out = quire(with({"--n", "2"})).out;
+  EXPECT_TRUE(out.starts_with("[1 of 2]\n")) << out;
+  EXPECT_NE(out.find("\n[2 of 2]\n"), std::string::npos) << out;
+}
+
+TEST_F(CommandTest, RunSearchesWithBeamsAndGivesTheBestAnswersWithTheirScores) {
+  const auto with = [&](const Arguments& more) {
+    Arguments all = {"run", tiny(), "--raw", "-p", "hello", "-n", "6", "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return Json::parse(quire(all).out);
+  };
+  const Json all = with({"--beam-width", "3", "--n", "3"});
+  ASSERT_EQ(all["choices"].size(), 3u);
+  EXPECT_GE(all["choices"][0]["score"], all["choices"][1]["score"]);
+  EXPECT_GE(all["choices"][1]["score"], all["choices"][2]["score"]);
+  EXPECT_NE(all["choices"][0]["token_ids"], all["choices"][1]["token_ids"]);
+  EXPECT_EQ(with({"--beam-width", "3"})["token_ids"], all["choices"][0]["token_ids"]);
+  EXPECT_EQ(with({"--beam-width", "3", "--early-stopping", "never"}).contains("score"), true);
+  const Json sums = with({"--beam-width", "3", "--length-penalty", "0"});
+  EXPECT_LT(sums["score"], all["choices"][0]["score"]);
+}
+
 TEST_F(CommandTest, RunReadsItsPromptFromAFileOrStandardInput) {
   write_file(path("prompt"), "grüß dich");
   const auto text = [&](const Arguments& more, const std::string& input) {

@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
+#include "base/hash.h"
 #include "frontend/conversation.h"
 
 namespace quire {
@@ -60,6 +63,7 @@ class LlmTest : public testing::Test {
   struct Outcome {
     std::string text;
     std::vector<TokenId> tokens;
+    std::vector<LogprobList> logprobs;
     TextDelta last;
   };
   static Outcome read_all(TextStream& stream) {
@@ -70,6 +74,20 @@ class LlmTest : public testing::Test {
       out.last = *delta;
     }
     return out;
+  }
+  // By their index.
+  static std::vector<Outcome> all_answers(const GenerateRequest& request) {
+    Result<TextStream> stream = llm_->submit(request);
+    EXPECT_TRUE(stream.ok()) << stream.status().message();
+    std::vector<Outcome> answers(request.sampling.n);
+    while (std::optional<TextDelta> delta = stream->next()) {
+      Outcome& out = answers[delta->index];
+      out.text += delta->text;
+      out.tokens.insert(out.tokens.end(), delta->tokens.begin(), delta->tokens.end());
+      out.logprobs.insert(out.logprobs.end(), delta->logprobs.begin(), delta->logprobs.end());
+      out.last = *delta;
+    }
+    return answers;
   }
   static Outcome answer(GenerateRequest request) {
     Result<TextStream> stream = llm_->submit(std::move(request));
@@ -124,12 +142,87 @@ TEST_F(LlmTest, InvalidUtf8IsRefusedWithItsOffset) {
   EXPECT_NE(status.message().find("3"), std::string::npos) << status.message();
 }
 
-TEST_F(LlmTest, SeveralAnswersInOneStreamAreRefused) {
-  GenerateRequest request = text_request("abc", 4);
-  request.sampling.n = 2;
-  const Status status = llm_->submit(request).status();
-  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("n is 2"), std::string::npos) << status.message();
+GenerateRequest sampled(GenerateRequest request, int n, uint64_t seed) {
+  request.sampling.temperature = 1;
+  request.sampling.n = n;
+  request.sampling.seed = seed;
+  return request;
+}
+
+TEST_F(LlmTest, SeveralAnswersAreThoseOfSeparateRequests) {
+  const std::vector<Outcome> answers = all_answers(sampled(text_request("hello", 20), 3, 7));
+  ASSERT_EQ(answers.size(), 3u);
+  for (int i = 0; i < 3; ++i) {
+    const uint64_t seed = i == 0 ? 7 : hash_combine(7, i);
+    const Outcome alone = answer(sampled(text_request("hello", 20), 1, seed));
+    EXPECT_EQ(answers[i].tokens, alone.tokens) << i;
+    EXPECT_EQ(answers[i].text, alone.text) << i;
+    EXPECT_EQ(answers[i].last.finish_reason, FinishReason::kLength) << i;
+  }
+  EXPECT_NE(answers[0].tokens, answers[1].tokens);
+}
+
+TEST_F(LlmTest, AStopStringEndsOneAnswerAndNotTheOthers) {
+  const std::vector<Outcome> whole = all_answers(sampled(text_request("hello", 40), 3, 7));
+  std::string stop;  // a character that only the second answer has
+  for (size_t at = 0; at < whole[1].text.size() && stop.empty(); ++at) {
+    const char c = whole[1].text[at];
+    const bool elsewhere =
+        whole[0].text.find(c) != std::string::npos || whole[2].text.find(c) != std::string::npos;
+    if (at > 0 && c > ' ' && !elsewhere) stop = c;
+  }
+  ASSERT_FALSE(stop.empty()) << whole[0].text << whole[1].text << whole[2].text;
+  GenerateRequest request = sampled(text_request("hello", 40), 3, 7);
+  request.output.stop = {stop};
+  const std::vector<Outcome> stopped = all_answers(request);
+  EXPECT_EQ(stopped[1].text, whole[1].text.substr(0, whole[1].text.find(stop)));
+  EXPECT_EQ(stopped[1].last.finish_reason, FinishReason::kStop);
+  EXPECT_EQ(stopped[1].last.stop_string, stop);
+  for (int i : {0, 2}) {
+    EXPECT_EQ(stopped[i].tokens, whole[i].tokens);
+    EXPECT_EQ(stopped[i].last.finish_reason, FinishReason::kLength);
+  }
+}
+
+TEST_F(LlmTest, BestOfGivesTheMostLikelyAnswersBestFirst) {
+  GenerateRequest request = sampled(text_request("hello", 12), 5, 7);
+  request.sampling.logprobs = 0;
+  std::vector<Outcome> all = all_answers(request);
+  for (const Outcome& answer : all) {
+    double sum = 0;
+    for (const LogprobList& list : answer.logprobs) sum += list[0].logprob;
+    EXPECT_DOUBLE_EQ(*answer.last.cumulative_logprob, sum);
+  }
+  std::ranges::sort(
+      all, std::greater(), [](const Outcome& answer) { return *answer.last.cumulative_logprob; });
+  request = sampled(text_request("hello", 12), 2, 7);
+  request.output.best_of = 5;
+  const std::vector<Outcome> best = all_answers(request);
+  ASSERT_EQ(best.size(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(best[i].tokens, all[i].tokens);
+    EXPECT_EQ(best[i].last.cumulative_logprob, all[i].last.cumulative_logprob);
+    EXPECT_TRUE(best[i].logprobs.empty()) << "nobody asked for them";
+  }
+}
+
+TEST_F(LlmTest, ImpossibleNumbersOfAnswersAreRefusedWithTheReason) {
+  const auto refusal = [](int n, std::optional<int> best_of, double temperature) {
+    GenerateRequest request = sampled(text_request("hello", 12), n, 7);
+    request.output.best_of = best_of;
+    request.sampling.temperature = temperature;
+    return llm_->submit(request).status().message();
+  };
+  const auto expect = [](const std::string& message, const std::string& part) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  expect(refusal(0, {}, 1), "n must be >= 1, got 0");
+  expect(refusal(3, 2, 1), "best_of is 2, but must be at least n, which is 3");
+  expect(refusal(1, 0, 1), "best_of is 0, but must be at least n, which is 1");
+  expect(refusal(1000, {}, 1), "n is 1000, but max_num_seqs is");
+  expect(refusal(1, 1000, 1), "best_of is 1000, but max_num_seqs is");
+  expect(refusal(2, {}, 0), "n is 2, but with temperature 0 (greedy) all answers are the same");
+  EXPECT_EQ(refusal(2, 2, 1), "");
 }
 
 TEST_F(LlmTest, InvalidUtf8InAChatIsRefusedWithItsOffset) {

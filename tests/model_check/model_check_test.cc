@@ -73,14 +73,14 @@ class Explorer {
     }
   }
 
-  // Number of sequences that sampled.
+  // Bits of what was sampled.
   int follow(const World& world, const World::Action& action) {
     path_.push_back(action);
     World next = world;
     wrong_ = next.apply(action);
     if (wrong_.empty()) visit(next);
     if (wrong_.empty()) path_.pop_back();
-    return next.num_sampled();
+    return next.num_outcome_bits();
   }
 
   static constexpr int kFinishEvery = 16;
@@ -105,6 +105,15 @@ SchedulerConfig swapping(SchedulerConfig config, int num_host_blocks) {
   config.preemption_mode = PreemptionMode::kSwap;
   config.num_host_blocks = num_host_blocks;
   return config;
+}
+
+ModelRequest beams(std::vector<int32_t> prompt,
+                   int max_tokens,
+                   EarlyStopping early_stopping = EarlyStopping::kFalse) {
+  ModelRequest request{std::move(prompt), max_tokens};
+  request.n = request.beam_width = 2;
+  request.early_stopping = early_stopping;
+  return request;
 }
 
 // Prompts share prefixes of one and two blocks, and outputs can make one request's tokens another's
@@ -154,6 +163,37 @@ std::vector<ModelCase> cases() {
        2,
        {{{2, 2, 2}, 3, "", false, 3}, {{2, 2}, 2, "", false, 2}, {{2, 2, 2, 0}, 3}}},
       {"FourRequests", 4, 2, limits(3, 3), 2, four},
+      {"Beams", 4, 2, limits(2, 4), 1, {beams({2, 2}, 3), beams({2, 2, 2}, 2)}},
+      {"BeamsOverlapped", 4, 2, limits(3, 3), 2, {beams({2, 2, 2}, 2), {{2, 2, 2}, 2}}},
+      {"BeamsUncached", 4, 2, limits(3, 3, false), 2, {{{2, 2}, 2}, beams({2, 2, 2}, 2)}},
+      {"BeamsPreemptedBeforeOthers",
+       4,
+       2,
+       limits(3, 4),
+       2,
+       {{{2, 2, 2}, 2}, beams({2, 2}, 3, EarlyStopping::kTrue)}},
+      {"BeamsOneTokenABlock", 6, 1, limits(4, 2), 2, {{{2, 2}, 2}, beams({2, 2}, 3)}},
+      {"BeamsLong", 6, 2, limits(3, 3), 2, {{{2, 2, 2}, 2}, beams({2, 2, 2}, 4)}},
+      {"SwapBeamsLong",
+       6,
+       2,
+       swapping(limits(4, 4), 4),
+       2,
+       {{{2, 2, 2, 0}, 4}, beams({2, 2, 2}, 4)}},
+      {"SwapTwoBeamSearches",
+       5,
+       2,
+       swapping(limits(4, 4), 4),
+       2,
+       {beams({2, 2, 2}, 3), beams({2, 2}, 3, EarlyStopping::kTrue)}},
+      {"TwoBeamSearches", 5, 2, limits(4, 3), 2, {beams({2, 2, 2}, 2), beams({2, 2, 2, 0}, 2)}},
+      {"SwapBeams", 4, 2, swapping(limits(3, 4), 2), 2, {{{2, 2, 2}, 2}, beams({2, 2, 2}, 2)}},
+      {"SwapBeamsUncached",
+       5,
+       2,
+       swapping(limits(4, 3, false), 3),
+       2,
+       {{{2, 2, 2}, 3}, beams({2, 2, 2}, 3, EarlyStopping::kNever)}},
   };
 }
 

@@ -5,12 +5,20 @@
 
 #include "base/hash.h"
 #include "kv/block_hash.h"
+#include "simulation/beam_checks.h"
 
 namespace quire {
 namespace {
 
 uint64_t next_content(uint64_t previous, int32_t token) {
   return mix64(previous * 3 + static_cast<uint32_t>(token) + 1);
+}
+
+std::vector<BeamCandidate> beam_candidates(int32_t outcome) {
+  const bool ends = (outcome & 1) != 0, is_likely = (outcome & 2) != 0;
+  const double best = is_likely ? -1 : -8;
+  if (ends) return {{kEnd, best}, {0, best - 1}, {2, best - 2}};
+  return {{0, best}, {2, best - 1}, {kEnd, best - 2}};
 }
 
 std::string at(const Sequence& seq, int position) {
@@ -61,6 +69,8 @@ std::string World::apply(const Action& action) {
       spec.prompt = request.prompt;
       spec.sampling.max_tokens = request.max_tokens;
       spec.sampling.n = request.n;
+      spec.sampling.beam_width = request.beam_width;
+      spec.sampling.early_stopping = request.early_stopping;
       spec.eos_token_ids = {kEnd};
       spec.cache_salt = request.salt;
       spec.wants_all_rows = request.wants_all_rows;
@@ -83,18 +93,22 @@ std::string World::apply(const Action& action) {
 std::string World::launch(int32_t outcomes) {
   Flight flight;
   scheduler_.schedule(&flight.batch);
-  num_sampled_ = 0;
+  num_outcome_bits_ = 0;
   if (flight.batch.empty()) {
     return flights_.empty() && scheduler_.has_work() ? "work waits, but nothing is scheduled" : "";
   }
   if (std::string wrong = write_kv(flight.batch); !wrong.empty()) return wrong;
   for (const ScheduledSequence& entry : flight.batch.sequences) {
-    int32_t token = -1;
-    if (entry.samples) {
-      token = (outcomes >> num_sampled_++) & 1;
+    int32_t token = -1, outcome = -1;
+    if (entry.samples && scheduler_.sequence(entry.id).is_beam()) {
+      outcome = (outcomes >> num_outcome_bits_) & 3;
+      num_outcome_bits_ += 2;
+    } else if (entry.samples) {
+      token = (outcomes >> num_outcome_bits_++) & 1;
       last_token_[entry.slot] = token;
     }
     flight.sampled.push_back(token);
+    flight.outcomes.push_back(outcome);
   }
   flights_.push_back(std::move(flight));
   return "";
@@ -151,12 +165,13 @@ std::string World::commit() {
   for (size_t i = 0; i < flight.sampled.size(); ++i) {
     if (flight.sampled[i] >= 0) result.tokens.push_back(flight.sampled[i]);
     result.token_start[i + 1] = static_cast<int32_t>(result.tokens.size());
+    if (flight.outcomes[i] >= 0) result.beam_candidates[i] = beam_candidates(flight.outcomes[i]);
   }
   std::vector<CommittedSequence> committed;
   scheduler_.commit(flight.batch, result, &committed);
   for (const CommittedSequence& done : committed) {
     const Sequence& seq = scheduler_.sequence(done.id);
-    if (done.num_new_tokens > 1) return "one step gave a sequence two tokens";
+    if (done.num_new_tokens > 1 && !seq.is_beam()) return "one step gave a sequence two tokens";
     if (seq.num_output() > seq.max_output) return "a sequence is longer than it may be";
   }
   return "";
@@ -174,7 +189,7 @@ uint64_t World::hash() const {
       const ScheduledSequence& entry = flight.batch.sequences[i];
       h = hash_combine(h, (uint64_t{static_cast<uint32_t>(entry.id)} << 32) | entry.epoch);
       h = hash_combine(h, (uint64_t{static_cast<uint32_t>(entry.start)} << 32) | entry.num_tokens);
-      h = hash_combine(h, static_cast<uint32_t>(flight.sampled[i]));
+      h = hash_combine(h, static_cast<uint32_t>(flight.sampled[i] * 8 + flight.outcomes[i]));
     }
     h = hash_combine(h, flight.sampled.size());
   }
@@ -183,6 +198,7 @@ uint64_t World::hash() const {
 
 std::string World::check() const {
   if (std::string wrong = scheduler_.pool().find_inconsistency(); !wrong.empty()) return wrong;
+  if (std::string wrong = find_beam_inconsistency(scheduler_); !wrong.empty()) return wrong;
   if (std::string wrong = check_references(); !wrong.empty()) return wrong;
   return check_contents();
 }

@@ -18,6 +18,8 @@ struct ModelRequest {
   std::string salt = {};
   bool wants_all_rows = false;
   int n = 1;
+  int beam_width = 0;
+  EarlyStopping early_stopping = EarlyStopping::kFalse;
 };
 
 struct ModelCase {
@@ -30,7 +32,9 @@ struct ModelCase {
 
 inline void PrintTo(const ModelCase& model, std::ostream* out) { *out << model.name; }
 
-// Sampled tokens are 0 or kEnd: every way a sequence can end is a branch.
+// Sampled tokens are 0 or kEnd: every way a sequence can end is a branch. A beam's candidates are
+// 0, 2 and kEnd, with kEnd the likeliest or the least likely, and all of them likely, so that they
+// displace another beam's, or unlikely.
 inline constexpr int32_t kEnd = 1;
 
 class World {
@@ -38,7 +42,9 @@ class World {
   enum class Kind : uint8_t { kAdd, kCancel, kLaunch, kCommit };
   struct Action {
     Kind kind;
-    int32_t argument = 0;  // sequence to cancel; bit i: sampled token of the i-th sampling sequence
+    // The sequence to cancel, or, from the lowest bit on, what the sampling sequences find: one bit
+    // for each, its token, or two for a beam.
+    int32_t argument = 0;
     std::string to_string() const;
   };
 
@@ -50,8 +56,8 @@ class World {
   bool can_launch() const { return static_cast<int>(flights_.size()) < model_->max_in_flight; }
   // What is wrong afterwards; empty when nothing is.
   std::string apply(const Action& action);
-  // Sampling sequences of the step launched last.
-  int num_sampled() const { return num_sampled_; }
+  // Bits of what the step launched last found.
+  int num_outcome_bits() const { return num_outcome_bits_; }
   // No request can be added, none is left.
   bool is_over() const;
   uint64_t hash() const;
@@ -61,7 +67,8 @@ class World {
  private:
   struct Flight {
     ScheduledBatch batch;
-    std::vector<int32_t> sampled;  // of each sequence of the batch; -1: none
+    std::vector<int32_t> sampled;   // of each sequence of the batch; -1: none
+    std::vector<int32_t> outcomes;  // of each beam: which candidates it has; -1: none
   };
 
   std::string launch(int32_t outcomes);
@@ -85,7 +92,7 @@ class World {
   std::vector<uint64_t> host_kv_;    // the same of the host pool
   std::vector<int32_t> last_token_;  // [slots], as a runner keeps it
   int next_request_ = 0;
-  int num_sampled_ = 0;
+  int num_outcome_bits_ = 0;
 };
 
 }  // namespace quire

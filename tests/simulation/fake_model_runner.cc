@@ -17,6 +17,9 @@ Status FakeModelRunner::launch(const ScheduledBatch& batch) {
     slot.sample_index = fresh.sample_index;
     slot.prompt_logprobs = fresh.sampling.prompt_logprobs.has_value();
     slot.logprobs = fresh.sampling.logprobs.has_value();
+    const int num_end_tokens = static_cast<int>(sorted_once(fresh.end_tokens).size());
+    const int width = fresh.sampling.beam_width;
+    slot.num_candidates = width > 0 ? num_beam_candidates(width, num_end_tokens) : 0;
   }
   Output output;
   output.result.clear(static_cast<int>(batch.sequences.size()));
@@ -72,9 +75,12 @@ void FakeModelRunner::read_kv(const ScheduledBatch& batch, Output* output) {
       emit_row(position, given, static_cast<int>(s), history, output);
     }
     row_history_ = history;  // entries that only sample follow the one that has their row
-    if (entry.samples) {
+    const bool invalid = num_launched_ == invalid_at_launch;
+    if (entry.samples && slot.num_candidates > 0) {
+      if (!invalid)
+        list_candidates(slot.num_candidates, history, &output->result.beam_candidates[s]);
+    } else if (entry.samples) {
       slot.last_token = history.next_token(info_.vocab_size, slot.sample_index);
-      const bool invalid = num_launched_ == invalid_at_launch;
       output->result.tokens.push_back(invalid ? kInvalidToken : slot.last_token);
       if (slot.logprobs) {
         output->result.logprobs[s].sampled = {
@@ -83,6 +89,17 @@ void FakeModelRunner::read_kv(const ScheduledBatch& batch, Output* output) {
     }
     output->result.token_start[s + 1] = static_cast<int32_t>(output->result.tokens.size());
   }
+}
+
+void FakeModelRunner::list_candidates(int count,
+                                      const FakeHistory& history,
+                                      std::vector<BeamCandidate>* candidates) const {
+  const std::vector<double> logprobs = history.logprobs(info_.vocab_size);
+  for (int32_t token = 0; token < info_.vocab_size; ++token) {
+    candidates->push_back({token, logprobs[token]});
+  }
+  std::ranges::sort(*candidates, std::greater<>(), &BeamCandidate::logprob);
+  candidates->resize(std::min(candidates->size(), static_cast<size_t>(count)));
 }
 
 void FakeModelRunner::emit_row(

@@ -2,6 +2,7 @@
 // addressed by block tables: a block that is lost, shared wrongly or written twice changes tokens.
 #pragma once
 
+#include <cmath>
 #include <deque>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,15 @@ struct FakeHistory {
   // What answer `sample_index` of n draws.
   int32_t next_token(int vocab_size, int sample_index = 0) const {
     return static_cast<int32_t>(mix64(seen ^ (0x1234567 + sample_index)) % vocab_size);
+  }
+  // Of every token of the vocabulary, as good as never equal.
+  std::vector<double> logprobs(int vocab_size) const {
+    std::vector<double> values(vocab_size);
+    for (int token = 0; token < vocab_size; ++token) {
+      const uint64_t random = mix64(seen ^ mix64(0x7654321 + token));
+      values[token] = -4 * std::ldexp(static_cast<double>(random >> 11), -53);
+    }
+    return values;
   }
   static uint64_t next_content(uint64_t previous, int32_t token) {
     return mix64(previous * 3 + static_cast<uint32_t>(token) + 1);
@@ -63,6 +73,7 @@ class FakeModelRunner : public ModelRunner {
     int32_t last_token = 0;
     int num_prompt = 0, sample_index = 0;
     bool prompt_logprobs = false, logprobs = false;
+    int num_candidates = 0;  // of a beam
   };
   struct Output {
     StepResult result;
@@ -73,6 +84,9 @@ class FakeModelRunner : public ModelRunner {
                    std::vector<uint64_t>* to) const;
   void write_kv(const ScheduledBatch& batch);
   void read_kv(const ScheduledBatch& batch, Output* output);
+  void list_candidates(int count,
+                       const FakeHistory& history,
+                       std::vector<BeamCandidate>* candidates) const;
   void emit_row(int position, int32_t given, int s, const FakeHistory& history, Output* output);
 
   RunnerInfo info_;

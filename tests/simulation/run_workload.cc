@@ -5,6 +5,8 @@
 #include <optional>
 
 #include "engine/scheduler.h"
+#include "simulation/beam_checks.h"
+#include "simulation/beam_reference.h"
 #include "simulation/fake_model_runner.h"
 #include "simulation/workload.h"
 
@@ -14,13 +16,18 @@ namespace {
 
 constexpr int32_t kEos = 0;
 
+int most_output(const Workload& w, const SimRequest& r) {
+  const int output = std::min(r.max_tokens, w.max_model_len - static_cast<int>(r.prompt.size()));
+  return knows_output(w.kv_policy) ? std::min(output, r.expected_output_tokens.value_or(output))
+                                   : output;
+}
+
 // What answer `index` to the request must be if nobody cancels it.
 std::vector<int32_t> expected_output(const Workload& w, const SimRequest& r, int index) {
   FakeHistory history(fake_salt_seed(r.salt));
   for (int32_t token : r.prompt) history.append(token);
   std::vector<int32_t> output;
-  const int room = w.max_model_len - static_cast<int>(r.prompt.size());
-  const int limit = std::min(r.max_tokens, room);
+  const int limit = most_output(w, r);
   while (static_cast<int>(output.size()) < limit) {
     const int32_t token = history.next_token(w.vocab_size, index);
     output.push_back(token);
@@ -32,14 +39,58 @@ std::vector<int32_t> expected_output(const Workload& w, const SimRequest& r, int
   return output;
 }
 
+// The answers of the beam search alone, at most n.
+std::vector<ReferenceAnswer> expected_beams(const Workload& w, const SimRequest& r) {
+  const int room = w.max_model_len - static_cast<int>(r.prompt.size());
+  BeamRules rules{r.beam_width, r.length_penalty, r.early_stopping};
+  rules.max_output = std::min(r.max_tokens, room);
+  rules.min_tokens = r.min_tokens;
+  rules.end_tokens = r.stop_token_ids;
+  if (!r.ignore_eos) rules.end_tokens.push_back(kEos);
+  rules.end_tokens = sorted_once(rules.end_tokens);
+  FakeHistory prompt(fake_salt_seed(r.salt));
+  for (int32_t token : r.prompt) prompt.append(token);
+  std::vector<ReferenceAnswer> answers =
+      reference_beam_search(rules, [&](const std::vector<int32_t>& output) {
+        FakeHistory history = prompt;
+        for (int32_t token : output) history.append(token);
+        return history.logprobs(w.vocab_size);
+      });
+  answers.resize(std::min<size_t>(answers.size(), r.n));
+  return answers;
+}
+
+int num_sequences(const SimRequest& r) { return r.beam_width > 0 ? r.beam_width : r.n; }
+
 bool can_ever_finish(const Workload& w, const SimRequest& r) {
   const int prompt = static_cast<int>(r.prompt.size());
   if (prompt == 0 || prompt + std::min(1, r.max_tokens) > w.max_model_len) return false;
-  const int output = std::min(r.max_tokens, w.max_model_len - prompt);
+  const int output = most_output(w, r);
   const int kv_tokens = prompt + std::max(0, output - 1);
   const int blocks = (kv_tokens + w.block_size - 1) / w.block_size;
-  const int shared = r.n == 1 ? 0 : prompt / w.block_size;
-  return r.n <= w.max_num_seqs && shared + r.n * (blocks - shared) <= w.num_blocks;
+  const int n = num_sequences(r);
+  if (n > w.max_num_seqs) return false;
+  if (w.kv_policy == KvPolicy::kOff && kv_tokens > w.max_num_batched_tokens) return false;
+  if (r.beam_width > 0 && w.kv_policy != KvPolicy::kPaged) return false;
+  if (is_contiguous(w.kv_policy)) {
+    int tokens = kv_tokens;
+    if (w.kv_policy == KvPolicy::kMax) tokens = w.max_model_len;
+    if (w.kv_policy == KvPolicy::kOracle) tokens = prompt + output;
+    if (w.kv_policy == KvPolicy::kPow2) {
+      int rounded = 1;
+      while (rounded < output) rounded *= 2;
+      tokens = std::min(prompt + rounded, w.max_model_len);
+    }
+    int region = 1;
+    while (region * w.block_size < tokens) region *= 2;
+    const int prompt_blocks = (prompt + w.block_size - 1) / w.block_size;
+    const bool grows = w.kv_policy == KvPolicy::kGrow && blocks > prompt_blocks;
+    return n + grows <= w.num_blocks / region;
+  }
+  const bool shares = n > 1 && w.kv_policy == KvPolicy::kPaged;
+  const int shared = shares ? prompt / w.block_size : 0;
+  const bool fits_a_step = r.beam_width <= w.max_num_batched_tokens;
+  return fits_a_step && shared + n * (blocks - shared) <= w.num_blocks;
 }
 
 class Simulation {
@@ -58,6 +109,8 @@ class Simulation {
   struct Progress {
     std::optional<uint64_t> arrival;
     std::vector<std::vector<int32_t>> outputs;  // [n]
+    std::vector<std::optional<double>> scores;  // [n]
+    std::vector<FinishReason> reasons;          // [n]
     int num_ended = 0;
     int num_prompt_rows = 0;
     int next_row = 0;  // position of the next logit row that may be shown
@@ -79,14 +132,20 @@ class Simulation {
     return info;
   }
   static SchedulerConfig scheduler_config(const Workload& w) {
-    return {w.max_num_seqs,
-            w.max_num_batched_tokens,
-            w.max_model_len,
-            w.long_prefill_token_threshold,
-            w.max_num_seqs + w.extra_rows,
-            w.enable_prefix_caching,
-            w.num_host_blocks > 0 ? PreemptionMode::kSwap : PreemptionMode::kRecompute,
-            w.num_host_blocks};
+    SchedulerConfig config{
+        w.max_num_seqs,
+        w.max_num_batched_tokens,
+        w.max_model_len,
+        w.long_prefill_token_threshold,
+        w.max_num_seqs + w.extra_rows,
+        w.enable_prefix_caching,
+        w.num_host_blocks > 0 ? PreemptionMode::kSwap : PreemptionMode::kRecompute,
+        w.num_host_blocks};
+    config.kv_policy = w.kv_policy;
+    config.batching = w.batching;
+    config.batch_size = w.batch_size;
+    config.batch_window = w.batch_window;
+    return config;
   }
 
   void fail(const std::string& what) {
@@ -102,6 +161,8 @@ class Simulation {
   void check_batch(const ScheduledBatch& batch);
   void check_oldest_is_served(const ScheduledBatch& batch);
   void check_end();
+  void check_answers(const Progress& p, const SimRequest& r, const std::string& who);
+  void check_beams(const Progress& p, const SimRequest& r, const std::string& who);
   int request_of(SequenceId id) const;
   int64_t step_bound() const;
 
@@ -136,8 +197,13 @@ void Simulation::arrivals() {
     spec.eos_token_ids = {kEos};
     spec.wants_all_rows = r.wants_all_rows;
     spec.sampling.n = r.n;
+    spec.sampling.beam_width = r.beam_width;
+    spec.sampling.length_penalty = r.length_penalty;
+    spec.sampling.early_stopping = r.early_stopping;
     spec.sampling.max_tokens = r.max_tokens;
     spec.sampling.min_tokens = r.min_tokens;
+    spec.sampling.expected_output_tokens = r.expected_output_tokens;
+    spec.submit_time = step_;
     spec.sampling.stop_token_ids = r.stop_token_ids;
     spec.sampling.ignore_eos = r.ignore_eos;
     spec.sampling.seed = fake_salt_seed(r.salt);
@@ -148,6 +214,8 @@ void Simulation::arrivals() {
     if (id.ok()) {
       progress_[i].arrival = scheduler_.sequence(*id).arrival;
       progress_[i].outputs.resize(r.n);
+      progress_[i].scores.resize(r.n);
+      progress_[i].reasons.resize(r.n);
     } else {
       progress_[i].done = progress_[i].refused = true;
     }
@@ -170,7 +238,7 @@ void Simulation::cancels(bool between) {
 
 void Simulation::schedule_and_launch() {
   Step& step = steps_[num_launched_ % 2];
-  scheduler_.schedule(&step.batch);
+  scheduler_.schedule(&step.batch, step_);
   check_blocks();
   check_batch(step.batch);
   check_oldest_is_served(step.batch);
@@ -205,6 +273,8 @@ void Simulation::take_output(const CommittedSequence& done, const Step& step) {
   const Sequence& seq = scheduler_.sequence(done.id);
   auto& output = p.outputs[seq.sample_index];
   output.insert(output.end(), seq.tokens.end() - done.num_new_tokens, seq.tokens.end());
+  p.scores[seq.sample_index] = seq.score;
+  p.reasons[seq.sample_index] = done.finish_reason;
   p.num_ended += done.finish_reason != FinishReason::kNone;
   p.done = p.num_ended == w_.requests[request].n;
 }
@@ -213,16 +283,28 @@ void Simulation::take_output(const CommittedSequence& done, const Step& step) {
 void Simulation::check_blocks() {
   const BlockPool& pool = scheduler_.pool();
   if (const std::string wrong = pool.find_inconsistency(); !wrong.empty()) fail(wrong);
+  if (const std::string wrong = find_beam_inconsistency(scheduler_); !wrong.empty()) fail(wrong);
   std::vector<int> holders(w_.num_blocks, 0);
   for (const Sequence& seq : scheduler_.sequences()) {
     for (BlockId block : seq.table.blocks()) ++holders[block];
     if (seq.state == SequenceState::kWaiting && seq.table.size() > 0) fail("waits with blocks");
+    if (is_contiguous(w_.kv_policy)) {
+      for (int i = 1; i < seq.table.size(); ++i) {
+        if (seq.table[i] != seq.table[0] + i) fail("a region is not contiguous");
+      }
+    }
     if (seq.state == SequenceState::kRunning &&
         seq.table.size() * w_.block_size < seq.num_computed) {
       fail("a sequence has computed more tokens than its blocks hold");
     }
   }
+  if (is_contiguous(w_.kv_policy)) {
+    const BuddyAllocator& regions = scheduler_.regions();
+    if (const std::string wrong = regions.find_inconsistency(); !wrong.empty()) fail(wrong);
+    if (regions.num_free() != pool.num_free()) fail("regions and pool count free blocks apart");
+  }
   for (BlockId block = 0; block < w_.num_blocks; ++block) {
+    if (is_contiguous(w_.kv_policy) && holders[block] > 1) fail("a region has two holders");
     if (holders[block] != pool.ref_count(block)) {
       fail("block " + std::to_string(block) + " has " + std::to_string(pool.ref_count(block)) +
            " references and " + std::to_string(holders[block]) + " holders");
@@ -287,7 +369,7 @@ void Simulation::check_oldest_is_served(const ScheduledBatch& batch) {
     const bool open = seq.state == SequenceState::kWaiting || seq.state == SequenceState::kRunning;
     if (open && (!oldest || seq.arrival < *oldest)) oldest = seq.arrival;
   }
-  if (!oldest) return;
+  if (!oldest || scheduler_.waits_until(step_)) return;
   for (const ScheduledSequence& s : batch.sequences) {
     if (scheduler_.sequence(s.id).arrival == *oldest) return;
   }
@@ -315,33 +397,54 @@ void Simulation::check_end() {
   if (!w_.enable_prefix_caching && pool.num_cached() != 0) fail("cached without prefix caching");
   for (size_t i = 0; i < w_.requests.size(); ++i) {
     const Progress& p = progress_[i];
+    const SimRequest& r = w_.requests[i];
     if (p.refused) continue;
-    for (int index = 0; index < w_.requests[i].n; ++index) {
-      const std::vector<int32_t>& output = p.outputs[index];
-      const std::vector<int32_t> expected = expected_output(w_, w_.requests[i], index);
-      const std::string who =
-          "answer " + std::to_string(index) + " of request " + std::to_string(i);
-      const bool is_prefix = output.size() <= expected.size() &&
-                             std::equal(output.begin(), output.end(), expected.begin());
-      if (!is_prefix) fail(who + " got wrong tokens");
-      if (!p.cancelled && output.size() != expected.size()) fail(who + " got too few tokens");
+    const std::string who = "request " + std::to_string(i);
+    if (r.beam_width > 0) {
+      if (!p.cancelled) check_beams(p, r, who);
+    } else {
+      check_answers(p, r, who);
     }
-    if (!p.cancelled && w_.requests[i].wants_all_rows && w_.requests[i].n == 1) {
-      const std::vector<int32_t> expected = expected_output(w_, w_.requests[i], 0);
-      const int outputs = std::max<int>(1, static_cast<int>(expected.size()));
-      const int rows = static_cast<int>(w_.requests[i].prompt.size()) + outputs - 1;
-      if (p.next_row < rows) {
-        fail("request " + std::to_string(i) + " was shown too few logit rows");
-      }
+  }
+}
+
+void Simulation::check_answers(const Progress& p, const SimRequest& r, const std::string& who) {
+  for (int index = 0; index < r.n; ++index) {
+    const std::vector<int32_t>& output = p.outputs[index];
+    const std::vector<int32_t> expected = expected_output(w_, r, index);
+    const std::string answer = "answer " + std::to_string(index) + " of " + who;
+    const bool is_prefix = output.size() <= expected.size() &&
+                           std::equal(output.begin(), output.end(), expected.begin());
+    if (!is_prefix) fail(answer + " got wrong tokens");
+    if (!p.cancelled && output.size() != expected.size()) fail(answer + " got too few tokens");
+  }
+  if (p.cancelled || !r.wants_all_rows || r.n > 1) return;
+  const int outputs = std::max<int>(1, static_cast<int>(p.outputs[0].size()));
+  const int rows = static_cast<int>(r.prompt.size()) + outputs - 1;
+  if (p.next_row < rows) fail(who + " was shown too few logit rows");
+}
+
+void Simulation::check_beams(const Progress& p, const SimRequest& r, const std::string& who) {
+  const std::vector<ReferenceAnswer> expected = expected_beams(w_, r);
+  for (size_t index = 0; index < p.outputs.size(); ++index) {
+    const std::string answer = "beam answer " + std::to_string(index) + " of " + who;
+    if (index >= expected.size()) {
+      if (p.reasons[index] != FinishReason::kError) fail(answer + " is there in spite of all");
+      continue;
     }
+    const ReferenceAnswer& want = expected[index];
+    if (p.outputs[index] != want.tokens) fail(answer + " has wrong tokens");
+    if (p.scores[index] != want.score) fail(answer + " has a wrong score");
+    const bool stopped = p.reasons[index] == FinishReason::kStop;
+    if (stopped != want.stopped) fail(answer + " has a wrong finish reason");
   }
 }
 
 // Each request, once it is the oldest, needs this many steps at most.
 int64_t Simulation::step_bound() const {
-  int64_t bound = 64;
+  int64_t bound = 64 + static_cast<int64_t>(w_.requests.size()) * w_.batch_window;
   for (const SimRequest& r : w_.requests) {
-    bound += 4 * r.n *
+    bound += 4 * num_sequences(r) *
              (static_cast<int64_t>(r.prompt.size()) + std::min(r.max_tokens, w_.max_model_len));
   }
   return bound;
@@ -379,7 +482,9 @@ std::string Simulation::run(SimCounters* counters) {
     counters->swapped_in += stats.num_swapped_in;
     counters->prefix_hits += stats.prefix_cache_hits;
     counters->evictions += scheduler_.pool().num_evictions();
-    for (const Progress& p : progress_) {
+    for (size_t i = 0; i < progress_.size(); ++i) {
+      const Progress& p = progress_[i];
+      counters->beam_searches += w_.requests[i].beam_width > 1 && !p.refused && !p.cancelled;
       (p.refused ? counters->refused : p.cancelled ? counters->cancelled : counters->finished)++;
     }
   }

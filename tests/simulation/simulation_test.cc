@@ -31,10 +31,11 @@ TEST(Simulation, RandomWorkloadsKeepEveryInvariantAndGiveEveryTokenOnce) {
   }
   std::cout << "seeds " << first << ".." << first + count - 1 << ": " << counters.steps
             << " steps, " << counters.finished << " finished, " << counters.cancelled
-            << " cancelled, " << counters.refused << " refused, " << counters.preemptions
-            << " preemptions, " << counters.prefix_hits << " prefix tokens hit, "
-            << counters.evictions << " evictions, " << counters.copies << " copies on write, "
-            << counters.swapped_out << " blocks swapped out, " << counters.swapped_in << " in\n";
+            << " cancelled, " << counters.beam_searches << " beam searches, " << counters.refused
+            << " refused, " << counters.preemptions << " preemptions, " << counters.prefix_hits
+            << " prefix tokens hit, " << counters.evictions << " evictions, " << counters.copies
+            << " copies on write, " << counters.swapped_out << " blocks swapped out, "
+            << counters.swapped_in << " in\n";
   if (only >= 0 || count < 1000) return;
   // The workloads reach what they are made to reach.
   EXPECT_GT(counters.finished, count);
@@ -43,9 +44,48 @@ TEST(Simulation, RandomWorkloadsKeepEveryInvariantAndGiveEveryTokenOnce) {
   EXPECT_GT(counters.preemptions, count / 4);
   EXPECT_GT(counters.prefix_hits, count / 4);
   EXPECT_GT(counters.evictions, count / 4);
+  EXPECT_GT(counters.beam_searches, count / 4);
   EXPECT_GT(counters.copies, count / 20);
   EXPECT_GT(counters.swapped_in, count / 20);
 }
+
+class Policies : public testing::TestWithParam<KvPolicy> {};
+
+// Every policy gives the same tokens: those of the fake model's definition.
+TEST_P(Policies, RandomWorkloadsGiveTheSameTokensUnderEveryMemoryPolicyAndBatching) {
+  const int64_t only = env("QUIRE_SIM_SEED", -1);
+  const int64_t count = only >= 0 ? 1 : env("QUIRE_SIM_WORKLOADS", 20000) / 8;
+  const int64_t first = only >= 0 ? only : 1;
+  SimCounters counters;
+  for (int64_t seed = first; seed < first + count; ++seed) {
+    const Workload workload = with_policy(random_workload(seed), GetParam());
+    const std::string failure = run_workload(workload, &counters);
+    if (failure.empty()) continue;
+    const Workload small = shrink(workload);
+    FAIL() << "seed " << seed << ": " << failure << "\nreplay with QUIRE_SIM_SEED=" << seed
+           << "\nshrunk: " << run_workload(small) << "\n"
+           << describe(small);
+  }
+  std::cout << counters.steps << " steps, " << counters.finished << " finished, "
+            << counters.refused << " refused, " << counters.preemptions << " preemptions, "
+            << counters.copies << " copies\n";
+  if (only >= 0 || count < 1000) return;
+  EXPECT_GT(counters.finished, count);
+  const bool may_preempt = GetParam() == KvPolicy::kPaged || GetParam() == KvPolicy::kGrow ||
+                           GetParam() == KvPolicy::kOff;
+  EXPECT_EQ(counters.preemptions > 0, may_preempt);
+  EXPECT_EQ(counters.copies > 0, GetParam() != KvPolicy::kOff);
+}
+
+INSTANTIATE_TEST_SUITE_P(All,
+                         Policies,
+                         testing::Values(KvPolicy::kPaged,
+                                         KvPolicy::kMax,
+                                         KvPolicy::kPow2,
+                                         KvPolicy::kOracle,
+                                         KvPolicy::kGrow,
+                                         KvPolicy::kOff),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
 
 Workload crowded_workload() {
   Workload w;

@@ -1,0 +1,52 @@
+#include "apps/paper_figures.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace quire {
+
+const std::vector<PaperFigure>& paper_figures() {
+  static const std::vector<PaperFigure> figures = {
+      {"memory-waste", "what the KV memory holds under each policy", memory_waste_figure},
+      {"latency-rate", "normalised latency against request rate", latency_rate_figure},
+      {"batch-size", "requests running at once", batch_size_figure},
+      {"sharing", "blocks saved by parallel sampling and beam search", sharing_figure},
+      {"shared-prefix", "throughput with a prefix that all prompts have", shared_prefix_figure},
+      {"block-size", "request rate by block size", block_size_figure},
+      {"preemption", "recomputing against swapping, by block size", preemption_figure}};
+  return figures;
+}
+
+std::vector<std::string> PaperContext::workloads() const {
+  if (!trace.empty()) return {"trace"};
+  return {"sharegpt", "alpaca"};
+}
+
+std::vector<PaperRequest> PaperContext::requests(const std::string& workload, double rate) const {
+  const int max_len = static_cast<int>(cost().max_model_len);
+  if (workload == "trace") return scale_trace(trace, rate, seconds, max_len);
+  const PaperWorkload& lengths = workload == "alpaca"        ? parameters.alpaca
+                                 : workload == "translation" ? parameters.translation
+                                                             : parameters.sharegpt;
+  return draw_requests(lengths, rate, seconds, max_len, seed);
+}
+
+// Doubles until the limit is passed, then halves the interval seven times: 2^(1/128).
+double sustained_rate(const CostModel& cost, const PaperRun& run, const RequestsAt& requests_at) {
+  const auto is_sustained = [&](double rate) {
+    const PaperOutcome outcome = run_in_model_time(cost, run, requests_at(rate));
+    return outcome.normalised_latency <= kLatencyLimit;
+  };
+  double low = 0.0625, high = low;
+  while (high < 4096 && is_sustained(high)) {
+    low = high;
+    high *= 2;
+  }
+  for (int i = 0; i < 7; ++i) {
+    const double middle = std::sqrt(low * high);
+    (is_sustained(middle) ? low : high) = middle;
+  }
+  return low;
+}
+
+}  // namespace quire

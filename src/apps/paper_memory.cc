@@ -1,0 +1,86 @@
+// Figures memory-waste and batch-size.
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "apps/paper_figures.h"
+
+namespace quire {
+
+// Kwon et al., SOSP 2023, figure 2: percent of the KV memory that holds tokens.
+Json memory_waste_figure(const PaperContext& context) {
+  constexpr double kRate = 4;  // more than any of them can serve: a request always waits
+  const std::map<std::string, double> paper = {
+      {"orca-max", 20.4}, {"orca-pow2", 26.8}, {"orca-oracle", 38.2}, {"paged", 96.3}};
+  const std::string workload = context.workloads()[0];
+  Json rows = Json::array();
+  std::printf("%-20s %8s %8s %8s %8s | %s\n",
+              "% of KV memory",
+              "tokens",
+              "reserved",
+              "internal",
+              "external",
+              "tokens in the paper");
+  for (const PaperSystem& system : paper_systems(context.cost())) {
+    const auto expected = paper.find(system.name);
+    if (expected == paper.end()) continue;
+    const PaperRun run{.system = system, .measures_memory = true, .stop_at = context.seconds};
+    const KvShares kv =
+        run_in_model_time(context.cost(), run, context.requests(workload, kRate)).kv;
+    std::printf("%-20s %8.1f %8.1f %8.1f %8.1f | %.1f\n",
+                system.label.c_str(),
+                100 * kv.tokens,
+                100 * kv.reserved,
+                100 * kv.internal,
+                100 * kv.external,
+                expected->second);
+    rows.push_back({{"system", system.name},
+                    {"label", system.label},
+                    {"tokens", kv.tokens},
+                    {"reserved", kv.reserved},
+                    {"internal", kv.internal},
+                    {"external", kv.external},
+                    {"paper_tokens", expected->second / 100}});
+  }
+  return {{"workload", workload}, {"rate", kRate}, {"rows", rows}};
+}
+
+// Figure 13: the average number of batched requests.
+Json batch_size_figure(const PaperContext& context) {
+  const std::map<std::string, double> rates = {{"sharegpt", 2}, {"alpaca", 30}, {"trace", 2}};
+  Json panels = Json::array();
+  for (const std::string& workload : context.workloads()) {
+    Json rows = Json::array();
+    std::map<std::string, double> running;
+    std::printf("%s at %g requests/s\n", workload.c_str(), rates.at(workload));
+    for (const PaperSystem& system : paper_systems(context.cost())) {
+      if (system.batching != Batching::kContinuous) continue;
+      const PaperRun run{.system = system, .stop_at = context.seconds};
+      running[system.name] =
+          run_in_model_time(context.cost(), run, context.requests(workload, rates.at(workload)))
+              .mean_running;
+      std::printf("  %-20s %8.2f requests at once\n", system.label.c_str(), running[system.name]);
+      rows.push_back({{"system", system.name},
+                      {"label", system.label},
+                      {"mean_running", running[system.name]}});
+    }
+    const double over_oracle = running["paged"] / running["orca-oracle"];
+    const double over_max = running["paged"] / running["orca-max"];
+    const bool in_paper = workload == "sharegpt";
+    std::printf("  paged / oracle %.2f%s, paged / max %.2f%s\n",
+                over_oracle,
+                in_paper ? " (paper 2.2)" : "",
+                over_max,
+                in_paper ? " (paper 4.3)" : "");
+    Json panel = {{"workload", workload},
+                  {"rate", rates.at(workload)},
+                  {"rows", rows},
+                  {"over_oracle", over_oracle},
+                  {"over_max", over_max}};
+    if (in_paper) panel["paper"] = {{"over_oracle", 2.2}, {"over_max", 4.3}};
+    panels.push_back(panel);
+  }
+  return {{"panels", panels}};
+}
+
+}  // namespace quire
