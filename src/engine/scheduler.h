@@ -92,6 +92,8 @@ class Scheduler {
   const Sequence& sequence(SequenceId id) const { return sequences_[id]; }
   std::span<const Sequence> sequences() const { return sequences_; }
   const BlockPool& pool() const { return pool_; }
+  // BlockPool::set_event_log of the pool (not the host's).
+  void set_event_log(KvEventLog* log) { pool_.set_event_log(log); }
   const BlockPool& host_pool() const { return host_pool_; }
   const SchedulerConfig& config() const { return config_; }
   const SchedulerStats& stats() const { return stats_; }
