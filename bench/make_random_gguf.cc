@@ -25,9 +25,11 @@ struct Preset {
   uint32_t layers, hidden, heads, kv_heads, intermediate, vocab, context;
   float rope_theta;
 };
-// Published shapes: SmolLM2-135M and Llama 3.2 1B; output and embedding share one matrix in both.
+// 135m and 1b have published shapes: SmolLM2-135M and Llama 3.2 1B. Output and embedding share one
+// matrix in all.
 constexpr Preset kPresets[] = {
     {"tiny", 2, 64, 4, 2, 160, 512, 2048, 10000.f},
+    {"30m", 12, 384, 6, 2, 1024, 32768, 2048, 10000.f},
     {"135m", 30, 576, 9, 3, 1536, 49152, 8192, 100000.f},
     {"1b", 16, 2048, 32, 8, 8192, 128256, 131072, 500000.f},
 };
@@ -327,7 +329,7 @@ int main(int argc, char** argv) {
   const Type* type = argc >= 4 ? find(kTypes, argv[3]) : nullptr;
   if (argc > 5 || preset == nullptr || type == nullptr) {
     std::fprintf(stderr,
-                 "usage: make_random_gguf OUT.gguf tiny|135m|1b f32|f16|q4_0|q8_0 [SEED]\n"
+                 "usage: make_random_gguf OUT.gguf tiny|30m|135m|1b f32|f16|q4_0|q8_0 [SEED]\n"
                  "Writes a Llama model with random weights, for measurements of speed.\n");
     return 2;
   }

@@ -20,6 +20,7 @@ Command add_generate_command(CLI::App& app);
 Command add_bench_command(CLI::App& app);
 Command add_perplexity_command(CLI::App& app);
 Command add_info_command(CLI::App& app);
+Command add_plan_command(CLI::App& app);
 Command add_tokenize_command(CLI::App& app);
 Command add_detokenize_command(CLI::App& app);
 Command add_devices_command(CLI::App& app);

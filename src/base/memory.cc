@@ -77,6 +77,11 @@ std::string format_bytes(int64_t bytes) {
   return text;
 }
 
+int64_t HugeBuffer::page_bytes(int64_t bytes) {
+  const int64_t unit = bytes >= kHugePage ? kHugePage : kPage;
+  return (bytes + unit - 1) / unit * unit;
+}
+
 Result<HugeBuffer> HugeBuffer::allocate(int64_t bytes, const std::string& purpose) {
   HugeBuffer buffer;
   if (bytes == 0) return buffer;
@@ -88,8 +93,7 @@ Result<HugeBuffer> HugeBuffer::allocate(int64_t bytes, const std::string& purpos
     }
   }
   const bool huge = bytes >= kHugePage;
-  const int64_t unit = huge ? kHugePage : kPage;
-  const int64_t rounded = (bytes + unit - 1) / unit * unit;
+  const int64_t rounded = page_bytes(bytes);
   const int64_t reserved = huge ? rounded + kHugePage : rounded;
   void* base = mmap(nullptr,
                     static_cast<size_t>(reserved),

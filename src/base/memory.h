@@ -34,6 +34,9 @@ class HugeBuffer {
   }
   ~HugeBuffer();
 
+  // What a buffer of `bytes` takes when all of it is written: whole pages.
+  static int64_t page_bytes(int64_t bytes);
+
   unsigned char* data() const { return data_; }
   int64_t size() const { return size_; }
 

@@ -1,14 +1,24 @@
-// What differs between processors outside the kernels: the pause instruction and the mode of the
-// floating-point unit. The only place of this folder with #if on the architecture.
+// What differs between processors and C libraries outside the kernels: the pause instruction, the
+// mode of the floating-point unit, the allocator. The only place of this folder with #if on either.
 #pragma once
 
 #include <cstdint>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 namespace quire {
+
+// Gives what was freed back to the system: after a phase that needed much more than what follows.
+inline void release_freed_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
 
 // Tells the core that this is a spin loop.
 inline void cpu_pause() {

@@ -11,77 +11,54 @@
 
 namespace quire {
 
-namespace {
-
-constexpr int kPromptLogitRows = 256;  // of a step: 50 MB at a vocabulary of 49152
-
-DType kv_dtype(const std::string& name) {
-  if (name == "float32" || name == "f32") return DType::kF32;
-  if (name == "bfloat16" || name == "bf16") return DType::kBF16;
-  return DType::kF16;
-}
-
-ActivationType activation_type(const std::string& name) {
-  if (name == "f32") return ActivationType::kF32;
-  return name == "int8" ? ActivationType::kInt8 : ActivationType::kInt16;
-}
-
-}  // namespace
-
 CpuModelRunner::CpuModelRunner(std::shared_ptr<const Model> model, Workspace workspace, KvCache kv)
     : model_(std::move(model)), workspace_(std::move(workspace)), kv_(std::move(kv)) {}
 
 Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<const Model> model,
                                                                const EngineConfig& config) {
   QUIRE_RETURN_IF_ERROR(config.validate());
+  const MemoryPlan plan =
+      plan_memory(config, *model, {.available_bytes = memory_facts().available_bytes});
+  return create(std::move(model), config, plan);
+}
+
+Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<const Model> model,
+                                                               const EngineConfig& config,
+                                                               const MemoryPlan& plan) {
+  QUIRE_RETURN_IF_ERROR(plan.refusal);
   QUIRE_ASSIGN_OR_RETURN(const OpTable* ops, select_ops(config.isa));
   const ModelConfig& m = model->config();
-  const int num_threads = config.num_threads > 0 ? config.num_threads : default_num_threads();
-  const int max_rows =
-      config.max_num_seqs + std::min(kPromptLogitRows, config.max_num_batched_tokens);
-  QUIRE_ASSIGN_OR_RETURN(
-      Workspace workspace,
-      Workspace::allocate(model->workspace_bytes(config.max_num_batched_tokens, max_rows)));
-  QUIRE_ASSIGN_OR_RETURN(HugeBuffer logits,
-                         HugeBuffer::allocate(int64_t{max_rows} * m.vocab_size * 4, "logits"));
-  QUIRE_ASSIGN_OR_RETURN(
-      HugeBuffer scratch,
-      HugeBuffer::allocate(num_threads * kScratchBytesPerThread, "scratch of the threads"));
-
-  const KvLayout layout{
-      kv_dtype(config.kv_cache_dtype), config.block_size, m.num_kv_heads, m.head_dim};
-  QUIRE_ASSIGN_OR_RETURN(const KvPoolPlan plan,
-                         plan_kv_pool(config,
-                                      {.num_layers = m.num_layers,
-                                       .block_bytes_per_layer = kv_block_bytes(layout),
-                                       .free_memory_bytes = memory_facts().available_bytes,
-                                       .model_max_len = m.max_position}));
-  QUIRE_ASSIGN_OR_RETURN(KvCache kv, KvCache::allocate(layout, m.num_layers, plan.num_blocks));
+  QUIRE_ASSIGN_OR_RETURN(Workspace workspace, Workspace::allocate(plan.activation_bytes));
+  QUIRE_ASSIGN_OR_RETURN(HugeBuffer logits, HugeBuffer::allocate(plan.logits_bytes, "logits"));
+  QUIRE_ASSIGN_OR_RETURN(HugeBuffer scratch,
+                         HugeBuffer::allocate(plan.scratch_reserved, "scratch of the threads"));
+  const KvLayout layout{kv_cache_type(config), config.block_size, m.num_kv_heads, m.head_dim};
+  QUIRE_ASSIGN_OR_RETURN(KvCache kv, KvCache::allocate(layout, m.num_layers, plan.kv.num_blocks));
 
   std::unique_ptr<CpuModelRunner> runner(
       new CpuModelRunner(std::move(model), std::move(workspace), std::move(kv)));
-  const int64_t num_host_blocks = config.swap_space_bytes / plan.block_bytes;
-  if (config.swap_space_bytes > 0) {
+  if (plan.num_host_blocks > 0) {
     QUIRE_ASSIGN_OR_RETURN(
-        runner->host_kv_, KvCache::allocate(layout, m.num_layers, num_host_blocks, "--swap-space"));
+        runner->host_kv_,
+        KvCache::allocate(layout, m.num_layers, plan.num_host_blocks, "--swap-space"));
   }
-  runner->info_ = {.num_blocks = static_cast<int>(plan.num_blocks),
+  runner->info_ = {.num_blocks = static_cast<int>(plan.kv.num_blocks),
                    .block_size = config.block_size,
                    .vocab_size = m.vocab_size,
-                   .max_model_len = plan.max_model_len,
-                   .max_logit_rows = max_rows,
-                   .num_host_blocks = static_cast<int>(num_host_blocks),
+                   .max_model_len = plan.kv.max_model_len,
+                   .max_logit_rows = plan.max_logit_rows,
+                   .num_host_blocks = static_cast<int>(plan.num_host_blocks),
                    .max_in_flight = 1,
                    .eos_token_ids = m.eos_token_ids};
-  if (num_host_blocks > 0) runner->measure_swapping();
-  runner->kv_plan_ = plan;
+  if (plan.num_host_blocks > 0) runner->measure_swapping();
+  runner->memory_ = plan;
   runner->ops_ = ops;
-  runner->activations_ = activation_type(config.activations);
-  runner->threads_ = std::make_unique<ThreadPool>(num_threads);
+  runner->activations_ = activation_type(config);
+  runner->threads_ = std::make_unique<ThreadPool>(plan.num_threads);
   runner->scratch_ = std::move(scratch);
   runner->logits_ = std::move(logits);
   runner->sampler_ = std::make_unique<Sampler>(config.max_num_seqs, m.vocab_size);
-  runner->sampler_scratch_.resize(num_threads);
+  runner->sampler_scratch_.resize(plan.num_threads);
   runner->last_token_.resize(config.max_num_seqs);
   return runner;
 }

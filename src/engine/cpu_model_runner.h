@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/thread_pool.h"
 #include "engine/engine_config.h"
+#include "engine/memory_plan.h"
 #include "engine/model_runner.h"
 #include "engine/sampler.h"
 #include "model/kv_cache.h"
@@ -17,8 +18,12 @@ namespace quire {
 
 class CpuModelRunner : public ModelRunner {
  public:
-  // Allocates everything a step needs, the KV pool among it. `model` may be shared by several
-  // runners.
+  // Allocates everything a step needs, the KV pool among it, as `plan` says. `model` may be shared
+  // by several runners.
+  static Result<std::unique_ptr<CpuModelRunner>> create(std::shared_ptr<const Model> model,
+                                                        const EngineConfig& config,
+                                                        const MemoryPlan& plan);
+  // With a plan for the memory that is free beside the model.
   static Result<std::unique_ptr<CpuModelRunner>> create(std::shared_ptr<const Model> model,
                                                         const EngineConfig& config);
 
@@ -26,11 +31,11 @@ class CpuModelRunner : public ModelRunner {
   Status launch(const ScheduledBatch& batch) override;
   Status collect(StepResult* result) override;
 
-  const KvPoolPlan& kv_pool() const { return kv_plan_; }
+  const MemoryPlan& memory() const { return memory_; }
+  const KvPoolPlan& kv_pool() const { return memory_.kv; }
   const Model& model() const { return *model_; }
   const OpTable& ops() const { return *ops_; }
   int num_threads() const { return threads_->num_threads(); }
-  int64_t workspace_bytes() const { return workspace_.capacity(); }
   int64_t num_kv_overflows() { return *kv_.overflows(); }
 
  private:
@@ -44,7 +49,7 @@ class CpuModelRunner : public ModelRunner {
 
   std::shared_ptr<const Model> model_;
   RunnerInfo info_;
-  KvPoolPlan kv_plan_;
+  MemoryPlan memory_;
   const OpTable* ops_ = nullptr;
   ActivationType activations_ = ActivationType::kInt16;
   std::unique_ptr<ThreadPool> threads_;

@@ -148,4 +148,18 @@ EngineStats Engine::stats() const {
   return impl_->shared->stats.with([](const EngineStats& stats) { return stats; });
 }
 
+SnapshotReader Engine::snapshots() {
+  return SnapshotReader([shared = impl_->shared](std::shared_ptr<SnapshotExchange> exchange) {
+    return shared->inbox.push_always(SnapshotMessage{std::move(exchange)});
+  });
+}
+
+KvEventSubscription Engine::subscribe(size_t capacity) {
+  auto queue = std::make_shared<KvEventQueue>(capacity);
+  const std::shared_ptr<EngineShared>& shared = impl_->shared;
+  if (!shared->inbox.push_always(SubscribeMessage{queue})) queue->close();
+  return KvEventSubscription(
+      queue, [shared, queue] { shared->inbox.push_always(SubscribeMessage{queue, true}); });
+}
+
 }  // namespace quire

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "engine/engine_config.h"
 #include "engine/model_runner.h"
+#include "engine/observe.h"
 #include "engine/request.h"
 
 namespace quire {
@@ -62,6 +63,10 @@ class Engine {
   // whole KV pool, full inbox (kResourceExhausted).
   Result<TokenStream> submit(Request request);
   EngineStats stats() const;
+  // For a thread that watches: the KV pool and all sequences at a moment, as often as it reads.
+  SnapshotReader snapshots();
+  // What happens to KV blocks from now on; at most `capacity` events wait to be read.
+  KvEventSubscription subscribe(size_t capacity = 1 << 16);
 
  private:
   struct Impl;

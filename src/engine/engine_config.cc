@@ -139,12 +139,14 @@ Status too_small(const EngineConfig& config, const KvPoolPlan& plan, int64_t nee
 }  // namespace
 
 Result<KvPoolPlan> plan_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs) {
+  Status refusal;
+  const KvPoolPlan plan = size_kv_pool(config, inputs, &refusal);
+  QUIRE_RETURN_IF_ERROR(refusal);
+  return plan;
+}
+
+KvPoolPlan size_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs, Status* refusal) {
   constexpr int64_t kMostBlocks = 1 << 28;  // block ids and token counts are 32-bit
-  if (config.max_model_len > inputs.model_max_len) {
-    return invalid_argument("--max-model-len is " + std::to_string(config.max_model_len) +
-                            ", but the model's context is " + std::to_string(inputs.model_max_len) +
-                            " tokens: lower it");
-  }
   KvPoolPlan plan;
   plan.block_bytes = inputs.block_bytes_per_layer * inputs.num_layers;
   plan.bytes_per_token = (plan.block_bytes + config.block_size - 1) / config.block_size;
@@ -160,11 +162,16 @@ Result<KvPoolPlan> plan_kv_pool(const EngineConfig& config, const KvPoolInputs& 
   }
   plan.pool_bytes = plan.num_blocks * plan.block_bytes;
   plan.num_tokens = plan.num_blocks * config.block_size;
-  if (plan.num_blocks < 1) return too_small(config, plan, 1);
-  if (config.max_model_len > 0 && plan.num_blocks < blocks_per_sequence) {
-    return too_small(config, plan, blocks_per_sequence);
-  }
   plan.max_model_len = static_cast<int>(std::min<int64_t>(wanted_len, plan.num_tokens));
+  if (config.max_model_len > inputs.model_max_len) {
+    *refusal = invalid_argument("--max-model-len is " + std::to_string(config.max_model_len) +
+                                ", but the model's context is " +
+                                std::to_string(inputs.model_max_len) + " tokens: lower it");
+  } else if (plan.num_blocks < 1) {
+    *refusal = too_small(config, plan, 1);
+  } else if (config.max_model_len > 0 && plan.num_blocks < blocks_per_sequence) {
+    *refusal = too_small(config, plan, blocks_per_sequence);
+  }
   return plan;
 }
 

@@ -62,5 +62,7 @@ struct KvPoolInputs {
 // Pure. Uses kv_cache_memory_bytes whole, or kv_cache_memory_share of the free memory, but then no
 // more than max_num_seqs sequences of max_model_len tokens can use.
 Result<KvPoolPlan> plan_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs);
+// The same numbers even where they are refused; *refusal says why.
+KvPoolPlan size_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs, Status* refusal);
 
 }  // namespace quire

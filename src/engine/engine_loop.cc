@@ -125,8 +125,10 @@ bool EngineLoop::drain_inbox() {
   for (EngineMessage& message : messages_) {
     if (auto* submit = std::get_if<SubmitMessage>(&message)) {
       open(std::move(*submit));
+    } else if (auto* cancelled = std::get_if<CancelMessage>(&message)) {
+      cancel(*cancelled);
     } else {
-      cancel(std::get<CancelMessage>(message));
+      observe(message);
     }
   }
   if (!messages_.empty()) publish_stats();
@@ -189,6 +191,21 @@ void EngineLoop::forget_if_ended(uint64_t arrival) {
   if (!request->second.open.empty()) return;
   arrival_of_.erase(request->second.number);
   open_.erase(request);
+}
+
+// What those who watch ask for.
+void EngineLoop::observe(const EngineMessage& message) {
+  events_.publish(num_steps_);
+  if (const auto* snapshot = std::get_if<SnapshotMessage>(&message)) {
+    snapshot->exchange->fill(scheduler_, num_steps_, events_.num_published());
+    return;
+  }
+  const auto& subscription = std::get<SubscribeMessage>(message);
+  if (subscription.ends) {
+    events_.remove(subscription.queue.get(), &scheduler_);
+  } else {
+    events_.add(subscription.queue, &scheduler_);
+  }
 }
 
 EngineLoop::OpenRequest* EngineLoop::request_of(SequenceId id) {
@@ -322,6 +339,7 @@ void EngineLoop::end_all(FinishReason reason, const Status& error) {
   open_.clear();
   arrival_of_.clear();
   publish_stats();
+  events_.close();
 }
 
 void EngineLoop::publish_stats() {
@@ -347,6 +365,7 @@ void EngineLoop::publish_stats() {
   stats.prefix_cache_hits = s.prefix_cache_hits;
   stats.num_evictions = pool.num_evictions();
   shared_->stats.with([&](EngineStats& shared) { shared = stats; });
+  events_.publish(num_steps_);
 }
 
 }  // namespace quire

@@ -13,6 +13,7 @@
 #include "base/queue.h"
 #include "engine/engine.h"
 #include "engine/mailbox.h"
+#include "engine/observe.h"
 #include "engine/scheduler.h"
 
 namespace quire {
@@ -27,7 +28,14 @@ struct CancelMessage {
   uint64_t number;
   int index;  // of the answer, or kAllAnswers
 };
-using EngineMessage = std::variant<SubmitMessage, CancelMessage>;
+struct SnapshotMessage {
+  std::shared_ptr<SnapshotExchange> exchange;
+};
+struct SubscribeMessage {
+  std::shared_ptr<KvEventQueue> queue;
+  bool ends = false;  // unsubscribes
+};
+using EngineMessage = std::variant<SubmitMessage, CancelMessage, SnapshotMessage, SubscribeMessage>;
 
 // What the engine thread shares with all others; outlives the engine where a stream does.
 struct EngineShared {
@@ -85,6 +93,7 @@ class EngineLoop {
   Status collect_and_commit(InFlight& step);
   void open(SubmitMessage message);
   void cancel(CancelMessage message);
+  void observe(const EngineMessage& message);
   void note_cost(const InFlight& step);
   void note_scheduled(const ScheduledBatch& batch);
   void note_first_tokens(const ScheduledBatch& batch);
@@ -101,6 +110,7 @@ class EngineLoop {
   std::unique_ptr<ModelRunner> runner_;
   std::shared_ptr<EngineShared> shared_;
   Scheduler scheduler_;
+  KvEventHub events_;
   std::array<InFlight, 2> steps_;  // one being computed, one being prepared
   int64_t num_steps_ = 0;
   double seconds_per_token_ = 0;  // of prompts

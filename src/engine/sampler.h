@@ -38,6 +38,8 @@ struct SamplerScratch {
 class Sampler {
  public:
   Sampler(int max_num_seqs, int vocab_size);
+  // What a SamplerScratch grows to: seven arrays [V].
+  static int64_t scratch_bytes(int vocab_size) { return int64_t{vocab_size} * 7 * 4; }
 
   // Takes a slot for a sequence that starts, or starts again after a preemption.
   void add(const NewSequence& sequence);

@@ -3,6 +3,7 @@
 namespace quire {
 
 void ScheduledBatch::clear() {
+  if (mutant("allocation_every_step")) *this = {};
   swap_out.clear();
   swap_in.clear();
   copies.clear();

@@ -116,6 +116,8 @@ class Scheduler {
   std::span<const Sequence> sequences() const { return sequences_; }
   std::span<const BeamGroup> beam_groups() const { return beam_groups_; }
   const BlockPool& pool() const { return pool_; }
+  // BlockPool::set_event_log of the pool (not the host's).
+  void set_event_log(KvEventLog* log) { pool_.set_event_log(log); }
   const BlockPool& host_pool() const { return host_pool_; }
   const BuddyAllocator& regions() const { return regions_; }  // empty with paged and off
   const SchedulerConfig& config() const { return config_; }

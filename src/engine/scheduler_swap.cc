@@ -41,6 +41,7 @@ bool Scheduler::swap_out(std::span<const SequenceId> members, ScheduledBatch* ba
       if (place == kNoBlock) {
         place = host_pool_.allocate();
         batch->swap_out.push_back({block, place});
+        pool_.report({.kind = KvEventKind::kSwappedOut, .block = block, .other = place});
         seq.host_table.append_owned(place);
       } else {
         seq.host_table.append_shared(host_pool_, place);
@@ -101,6 +102,7 @@ void Scheduler::swap_in(Sequence& seq, ScheduledBatch* batch) {
     if (place == kNoBlock) {
       place = pool_.allocate();
       batch->swap_in.push_back({host, place});
+      pool_.report({.kind = KvEventKind::kSwappedIn, .block = place, .other = host});
       seq.table.append_owned(place);
       ++stats_.num_swapped_in;
     } else {

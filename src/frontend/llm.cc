@@ -3,28 +3,66 @@
 #include <chrono>
 #include <utility>
 
+#include "base/memory.h"
+#include "base/platform.h"
 #include "engine/cpu_model_runner.h"
 
 namespace quire {
+
+namespace {
+
+// The program itself on x86-64 Linux: the pages of its code and of the libraries' that it runs
+// through, the stacks of its threads, and what its allocator keeps at hand. Measured.
+constexpr int64_t kProgramBytes = 12 << 20;
+
+MemoryPlan plan_for(const OpenModel& open, const EngineConfig& config) {
+  return plan_memory(config,
+                     open.outline(),
+                     {.available_bytes = memory_facts().available_bytes,
+                      .weights = open.weights(),
+                      .is_loaded = false,
+                      .tokenizer_bytes = tokenizer_bytes(open.info().tokenizer),
+                      .program_bytes = kProgramBytes});
+}
+
+}  // namespace
+
+Result<LlmPlan> plan_llm(const LlmConfig& config) {
+  QUIRE_RETURN_IF_ERROR(config.engine.validate());
+  QUIRE_ASSIGN_OR_RETURN(const std::filesystem::path path, resolve_model(config.model));
+  QUIRE_ASSIGN_OR_RETURN(OpenModel open, open_model(path));
+  MemoryPlan memory = plan_for(open, config.engine);
+  return LlmPlan{std::move(open.info()), std::move(memory)};
+}
 
 Result<std::unique_ptr<Llm>> Llm::load(LlmConfig config) {
   const auto start = std::chrono::steady_clock::now();
   QUIRE_RETURN_IF_ERROR(config.engine.validate());
   QUIRE_ASSIGN_OR_RETURN(const std::filesystem::path path, resolve_model(config.model));
+  QUIRE_ASSIGN_OR_RETURN(OpenModel open, open_model(path));
+  const MemoryPlan plan = plan_for(open, config.engine);
+  QUIRE_RETURN_IF_ERROR(plan.refusal);
+  // The tokenizer before the weights: what it takes for a moment while it is made, several times
+  // what it keeps, does not come on top of them.
+  QUIRE_ASSIGN_OR_RETURN(TextModel text, make_text_model(open.info(), config.chat_template_file));
+  open.info().tokenizer = {};
+  release_freed_memory();
   QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded,
-                         load_model(path, {.num_threads = config.engine.num_threads}));
-  QUIRE_ASSIGN_OR_RETURN(TextModel text, make_text_model(loaded.info, config.chat_template_file));
+                         load_model(std::move(open),
+                                    {.num_threads = config.engine.num_threads,
+                                     .max_positions = plan.kv.max_model_len}));
 
   std::unique_ptr<Llm> llm(new Llm(std::move(text)));
   llm->defaults_ = loaded.info.generation;
   llm->model_config_ = loaded.model->config();
   llm->report_.weight_bytes = loaded.weight_bytes;
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<CpuModelRunner> runner,
-                         CpuModelRunner::create(std::move(loaded.model), config.engine));
-  llm->report_.kv_plan = runner->kv_pool();
+                         CpuModelRunner::create(std::move(loaded.model), config.engine, plan));
+  llm->report_.kv_plan = plan.kv;
+  llm->report_.memory = plan;
   llm->report_.isa = runner->ops().name;
   llm->report_.num_threads = runner->num_threads();
-  config.engine.max_model_len = runner->kv_pool().max_model_len;
+  config.engine.max_model_len = plan.kv.max_model_len;
   llm->engine_config_ = config.engine;
   QUIRE_ASSIGN_OR_RETURN(llm->engine_, Engine::create(config.engine, std::move(runner)));
   llm->tokenizer_pool_ =

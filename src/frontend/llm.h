@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "base/task_pool.h"
 #include "engine/engine.h"
+#include "engine/memory_plan.h"
 #include "frontend/chat_prompt.h"
 #include "frontend/text_model.h"
 #include "frontend/text_stream.h"
@@ -41,10 +42,18 @@ struct GenerateRequest {
 struct LoadReport {
   double seconds = 0;
   int64_t weight_bytes = 0;
-  KvPoolPlan kv_plan;
+  KvPoolPlan kv_plan;  // of `memory`
+  MemoryPlan memory;
   std::string isa;
   int num_threads = 0;
 };
+
+// What a model is and what Llm::load() would take for it, from the headers of its files.
+struct LlmPlan {
+  ModelInfo info;
+  MemoryPlan memory;
+};
+Result<LlmPlan> plan_llm(const LlmConfig& config);
 
 // Safe to use from any thread.
 class Llm {

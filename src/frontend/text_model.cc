@@ -1,5 +1,6 @@
 #include "frontend/text_model.h"
 
+#include <bit>
 #include <utility>
 
 #include "base/files.h"
@@ -13,6 +14,21 @@ Result<Tokenizer> make_tokenizer(const TokenizerSource& source) {
 }
 
 }  // namespace
+
+// Two hash tables between texts and ids (33 bytes a bucket, at most 7/8 full), each with a copy of
+// every text (48 bytes with its allocation); one table of merges (17 bytes); what splits text. Of a
+// tokenizer.json the counts are not known yet: its text is about a fifth of that.
+int64_t tokenizer_bytes(const TokenizerSource& source) {
+  constexpr int64_t kRest = 3 << 19;
+  const auto buckets = [](size_t count) {
+    return static_cast<int64_t>(std::bit_ceil(count * 8 / 7 + 1));
+  };
+  const auto* gguf = std::get_if<GgufTokenizerSpec>(&source);
+  if (gguf == nullptr) return static_cast<int64_t>(std::get<std::string>(source).size()) * 5;
+  const size_t tokens = gguf->tokens.size();
+  return 2 * (buckets(tokens) * 33 + static_cast<int64_t>(tokens) * 48) +
+         buckets(gguf->merges.size()) * 17 + kRest;
+}
 
 Result<TextModel> make_text_model(const ModelInfo& info, const std::string& chat_template_file) {
   QUIRE_ASSIGN_OR_RETURN(Tokenizer tokenizer, make_tokenizer(info.tokenizer));

@@ -19,6 +19,11 @@ BlockPool::BlockPool(int num_blocks, int block_size)
   num_free_ = num_blocks;
 }
 
+int64_t BlockPool::bytes_of(int64_t num_blocks, int block_size) {
+  const auto buckets = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(num_blocks)));
+  return num_blocks * (static_cast<int64_t>(sizeof(Block)) + block_size * 4) + buckets * 4;
+}
+
 BlockId BlockPool::allocate() {
   const BlockId block = front_;
   if (block == kNoBlock) return kNoBlock;
@@ -63,6 +68,7 @@ void BlockPool::release(BlockId block) {
   } else {
     push_front(block);
     ++num_free_;
+    if (!mutant("kv_silent_release")) report_({.kind = KvEventKind::kRemoved, .block = block});
   }
 }
 
@@ -100,18 +106,30 @@ void BlockPool::store_content(BlockId block, const BlockKey& key) {
   std::ranges::copy(key.tokens, tokens_.begin() + static_cast<int64_t>(block) * block_size_);
   ++num_children_of(key.parent);
   index_insert(block);
+  report_({.kind = KvEventKind::kStored, .block = block, .other = key.parent, .hash = key.hash});
 }
 
 void BlockPool::evict(BlockId block) {
   Block& b = blocks_[block];
   QUIRE_CHECK_MSG(b.num_children == 0, "a block outlived its parent in the cache");
   index_remove(block);
+  report_({.kind = KvEventKind::kEvicted, .block = block, .hash = b.hash});
   b.has_content = false;
   --num_children_of(b.parent);
   if (b.parent < 0) drop_root_if_unused(b.parent);
   b.parent = kNoBlock;
   b.hash = 0;
   ++num_evictions_;
+}
+
+void BlockPool::read_states(std::span<BlockState> states) const {
+  QUIRE_CHECK(states.size() == blocks_.size());
+  const auto full = static_cast<uint16_t>(block_size_);
+  for (size_t i = 0; i < states.size(); ++i) {
+    const Block& b = blocks_[i];
+    const bool is_free = b.ref_count == 0 && !b.has_content;
+    states[i] = {b.hash, b.parent, b.ref_count, is_free ? uint16_t{0} : full};
+  }
 }
 
 BlockId BlockPool::acquire_root(std::string_view salt) {

@@ -24,6 +24,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kv/kv_events.h"
+
 namespace quire {
 
 using BlockId = int32_t;
@@ -35,9 +37,21 @@ struct BlockKey {
   std::span<const int32_t> tokens;  // [block_size]
 };
 
+// One block as it is at a moment.
+struct BlockState {
+  uint64_t hash;   // with content
+  BlockId parent;  // with content: a block, or a root (below kNoBlock)
+  int32_t ref_count;
+  uint16_t num_filled;  // tokens; of a used block without content, as its holder knows
+  bool has_content() const { return parent != kNoBlock; }
+  bool operator==(const BlockState&) const = default;
+};
+
 class BlockPool {
  public:
   BlockPool(int num_blocks, int block_size);
+  // Bytes of memory that a pool of that size takes.
+  static int64_t bytes_of(int64_t num_blocks, int block_size);
 
   int num_blocks() const { return static_cast<int>(blocks_.size()); }
   int block_size() const { return block_size_; }
@@ -80,6 +94,15 @@ class BlockPool {
             static_cast<size_t>(block_size_)};
   }
   std::string_view salt(BlockId root) const { return roots_[root_index(root)].salt; }
+  // All blocks at once: [N]. Used blocks without content count as full.
+  void read_states(std::span<BlockState> states) const;
+
+  // From now on what happens to blocks is pushed to *log (null: to nobody), which must outlive the
+  // pool or the next call.
+  void set_event_log(KvEventLog* log) { report_.set(log); }
+  // For what tables do: they know the pool only.
+  void report(const KvEvent& event) const { report_(event); }
+
   int num_roots() const { return static_cast<int>(root_of_salt_.size()); }
 
   bool operator==(const BlockPool&) const = default;
@@ -129,6 +152,7 @@ class BlockPool {
   std::vector<Root> roots_;
   std::vector<int> unused_roots_;
   std::unordered_map<std::string, int> root_of_salt_;
+  KvEventTarget report_;
 };
 
 }  // namespace quire

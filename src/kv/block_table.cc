@@ -27,6 +27,8 @@ void BlockTable::append_region(BlockPool& pool, BlockId first, int count) {
 void BlockTable::fork(BlockPool& pool, const BlockTable& other) {
   QUIRE_CHECK(blocks_.empty());
   for (BlockId block : other.blocks_) append_shared(pool, block);
+  if (blocks_.empty()) return;
+  pool.report({.kind = KvEventKind::kForked, .block = blocks_.back(), .count = size()});
 }
 
 bool BlockTable::make_writable(BlockPool& pool, int index, std::vector<BlockCopy>* copies) {
@@ -35,6 +37,7 @@ bool BlockTable::make_writable(BlockPool& pool, int index, std::vector<BlockCopy
   const BlockId own = pool.allocate();
   if (own == kNoBlock) return false;
   copies->push_back({shared, own});
+  pool.report({.kind = KvEventKind::kCopied, .block = shared, .other = own});
   pool.release(shared);
   blocks_[index] = own;
   return true;

@@ -32,30 +32,27 @@ void DecoderModel::forward(ForwardContext& context) const {
   run(f);
 }
 
-int64_t DecoderModel::workspace_bytes(int num_tokens, int num_logit_rows) const {
+int64_t DecoderModel::workspace_bytes(int num_tokens,
+                                      int num_logit_rows,
+                                      ActivationType activations) const {
   const auto tokens = static_cast<size_t>(num_tokens);
   const std::vector<int32_t> ids(std::max<size_t>(tokens, 1));
   const std::vector<int64_t> slots(ids.size());
   const std::vector<int32_t> rows(static_cast<size_t>(num_logit_rows));
-  int64_t bytes = 0;
-  for (ActivationType type :
-       {ActivationType::kF32, ActivationType::kInt16, ActivationType::kInt8}) {
-    Workspace workspace = Workspace::measuring();
-    KvCache kv;
-    ForwardContext context{};
-    context.ops = &kMeasuringOps;
-    context.activations = type;
-    context.batch.tokens = context.batch.positions = {ids.data(), tokens};
-    context.batch.slots = {slots.data(), tokens};
-    context.batch.logit_rows = rows;
-    context.kv = &kv;
-    context.workspace = &workspace;
-    Step f(context, config_, nullptr);
-    context.logits = {nullptr, num_logit_rows, config_.vocab_size, config_.vocab_size};
-    run(f);
-    bytes = std::max(bytes, workspace.peak_bytes());
-  }
-  return bytes;
+  Workspace workspace = Workspace::measuring();
+  KvCache kv;
+  ForwardContext context{};
+  context.ops = &kMeasuringOps;
+  context.activations = activations;
+  context.batch.tokens = context.batch.positions = {ids.data(), tokens};
+  context.batch.slots = {slots.data(), tokens};
+  context.batch.logit_rows = rows;
+  context.kv = &kv;
+  context.workspace = &workspace;
+  Step f(context, config_, nullptr);
+  context.logits = {nullptr, num_logit_rows, config_.vocab_size, config_.vocab_size};
+  run(f);
+  return workspace.peak_bytes();
 }
 
 }  // namespace quire

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -47,6 +48,44 @@ struct ModelInfo {
   SpecialTokens special_tokens;
 };
 
+// Weights of one group and type as they lie in memory, vectors among them as f32.
+struct PackedGroup {
+  std::string group;
+  DType type;
+  int64_t num_tensors = 0, bytes = 0;
+};
+
+struct ModelFiles;
+struct LoadedModel;
+struct LoadOptions;
+
+// A model whose files are open and understood, before any weight is read: enough to know every byte
+// it will take.
+class OpenModel {
+ public:
+  OpenModel(OpenModel&&) noexcept;
+  OpenModel& operator=(OpenModel&&) noexcept;
+  ~OpenModel();
+
+  ModelInfo& info();
+  const ModelInfo& info() const;
+  // For config() and workspace_bytes(): it has no weights, and no forward pass.
+  const Model& outline() const { return *outline_; }
+  std::span<const PackedGroup> weights() const { return weights_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+  // Of the rotary table for positions up to `max_positions`; 0: all that the model has.
+  int64_t rope_bytes(int max_positions) const;
+
+ private:
+  friend Result<OpenModel> open_model(const std::filesystem::path& path);
+  friend Result<LoadedModel> load_model(OpenModel open, const LoadOptions& options);
+  OpenModel();
+  std::unique_ptr<ModelFiles> files_;
+  std::unique_ptr<Model> outline_;
+  std::vector<PackedGroup> weights_;
+  int64_t weight_bytes_ = 0;
+};
+
 struct LoadedModel {
   std::unique_ptr<Model> model;
   ModelInfo info;
@@ -62,9 +101,12 @@ struct LoadOptions {
   int max_positions = 0;
 };
 
-// A GGUF file (any file of a split model) or a Hugging Face folder.
+// A GGUF file (any file of a split model) or a Hugging Face folder. Reads headers only; says what
+// is missing or wrong among the tensors.
+Result<OpenModel> open_model(const std::filesystem::path& path);
+Result<LoadedModel> load_model(OpenModel open, const LoadOptions& options);
 Result<LoadedModel> load_model(const std::filesystem::path& path, const LoadOptions& options);
-// Reads headers only.
+// Reads headers only; asks nothing of the tensors.
 Result<ModelInfo> inspect_model(const std::filesystem::path& path);
 
 // Where models are looked for; filled from the environment once, by the caller's choice.

@@ -51,7 +51,9 @@ class Model {
   const ModelConfig& config() const { return config_; }
   virtual void forward(ForwardContext& context) const = 0;
   // Bytes of Workspace that a step of `num_tokens` tokens and `num_logit_rows` rows needs.
-  virtual int64_t workspace_bytes(int num_tokens, int num_logit_rows) const = 0;
+  virtual int64_t workspace_bytes(int num_tokens,
+                                  int num_logit_rows,
+                                  ActivationType activations) const = 0;
 
  protected:
   explicit Model(ModelConfig config) : config_(std::move(config)) {}

@@ -43,20 +43,6 @@ std::string list_of(const std::vector<std::string>& items) {
   return text;
 }
 
-// The memory that all weights of the checkpoint take at most. Untouched pages cost nothing.
-int64_t upper_bound_bytes(const Checkpoint& checkpoint) {
-  int64_t bytes = kAlignment;
-  for (const TensorInfo& tensor : checkpoint.tensors()) {
-    if (!dtype_info(tensor.dtype).is_weight || tensor.shape.empty()) continue;
-    if (tensor.shape.size() == 2) {
-      bytes += align(packed_bytes(tensor.dtype, tensor.shape[0], tensor.shape[1]));
-    } else if (tensor.shape.size() == 1) {
-      bytes += align(tensor.shape[0] * 4);
-    }
-  }
-  return bytes;
-}
-
 }  // namespace
 
 // A thread's own memory while it packs.
@@ -65,12 +51,23 @@ struct WeightLoader::Buffers {
   std::vector<unsigned char> ordered;  // rows in our order
 };
 
+WeightLoader WeightLoader::measuring(const Checkpoint& checkpoint,
+                                     CheckpointFormat format,
+                                     const Architecture& architecture) {
+  WeightLoader loader(checkpoint, format, architecture);
+  loader.base_ = reinterpret_cast<unsigned char*>(kAlignment);
+  loader.capacity_ = INT64_MAX / 2;
+  return loader;
+}
+
 Result<WeightLoader> WeightLoader::create(const Checkpoint& checkpoint,
                                           CheckpointFormat format,
-                                          const Architecture& architecture) {
+                                          const Architecture& architecture,
+                                          int64_t bytes) {
   WeightLoader loader(checkpoint, format, architecture);
-  QUIRE_ASSIGN_OR_RETURN(loader.buffer_,
-                         HugeBuffer::allocate(upper_bound_bytes(checkpoint), "the weights"));
+  QUIRE_ASSIGN_OR_RETURN(loader.buffer_, HugeBuffer::allocate(bytes, "the weights"));
+  loader.base_ = loader.buffer_.data();
+  loader.capacity_ = bytes;
   return loader;
 }
 
@@ -95,9 +92,9 @@ const TensorInfo* WeightLoader::want(const std::string& name,
 }
 
 unsigned char* WeightLoader::place(int64_t bytes) {
-  unsigned char* address = buffer_.data() + used_;
+  unsigned char* address = base_ + used_;
   used_ += align(bytes);
-  QUIRE_CHECK(used_ <= buffer_.size());
+  QUIRE_CHECK(used_ <= capacity_);
   return address;
 }
 
@@ -217,6 +214,24 @@ Status WeightLoader::check_requests() const {
   return Status();
 }
 
+// Jobs lie in memory in the order in which they were asked for, so that what is between the starts
+// of two is the first one's, its padding included.
+std::vector<PackedGroup> WeightLoader::packed_groups() const {
+  std::vector<PackedGroup> groups;
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    const Job& job = jobs_[i];
+    const unsigned char* end = i + 1 < jobs_.size() ? jobs_[i + 1].destination : base_ + used_;
+    const char* group = tensor_group(architecture_.tensor_names, format_, job.tensor->name);
+    const DType type = job.is_vector ? DType::kF32 : job.tensor->dtype;
+    auto found = std::ranges::find_if(
+        groups, [&](const PackedGroup& g) { return g.group == group && g.type == type; });
+    if (found == groups.end()) found = groups.insert(groups.end(), PackedGroup{group, type});
+    found->num_tensors += 1;
+    found->bytes += end - job.destination;
+  }
+  return groups;
+}
+
 std::vector<WeightLoader::Piece> WeightLoader::cut_into_pieces() const {
   std::vector<Piece> pieces;
   for (const Job& job : jobs_) {
@@ -287,6 +302,7 @@ Status WeightLoader::load_piece(const Piece& piece, Buffers& buffers) const {
 }
 
 Result<HugeBuffer> WeightLoader::finish(int num_threads, const LoadProgress& progress) {
+  QUIRE_CHECK(buffer_.size() == capacity_);
   QUIRE_RETURN_IF_ERROR(check_requests());
   const std::vector<Piece> pieces = cut_into_pieces();
   auto bytes_of = [](const Piece& piece) {

@@ -1,9 +1,10 @@
 // Weights on their way from a checkpoint into packed memory.
 //
 // An architecture's constructor asks for each weight by our name and gets a view of memory that is
-// not yet filled; finish() then streams the checkpoint into it, panel by panel on several threads,
-// so that beside the packed weights only a few MiB are resident. Errors are collected, so that one
-// message names everything that is missing.
+// not yet filled. It runs twice: over a measuring loader, which tells every byte the weights will
+// take, and over one with exactly that memory; finish() then streams the checkpoint into it, panel
+// by panel on several threads, so that beside the packed weights only a few MiB are resident.
+// Errors are collected, so that one message names everything that is missing.
 #pragma once
 
 #include <atomic>
@@ -20,6 +21,7 @@
 #include "model/architecture.h"
 #include "model/checkpoint.h"
 #include "model/layers.h"
+#include "model/loader.h"
 
 namespace quire {
 
@@ -35,9 +37,15 @@ class WeightLoader {
     int rotary_heads = 0;  // heads whose rows rotary embedding pairs: 0 for all but q and k
   };
 
+  // Counts only: its views are addresses that must not be touched, and it cannot finish().
+  static WeightLoader measuring(const Checkpoint& checkpoint,
+                                CheckpointFormat format,
+                                const Architecture& architecture);
+  // With memory for `bytes` of packed weights.
   static Result<WeightLoader> create(const Checkpoint& checkpoint,
                                      CheckpointFormat format,
-                                     const Architecture& architecture);
+                                     const Architecture& architecture,
+                                     int64_t bytes);
 
   // Segments' output columns follow one another; each has k inputs.
   Linear linear(int layer, std::initializer_list<Segment> segments, int64_t k, bool bias);
@@ -48,9 +56,13 @@ class WeightLoader {
   RmsNorm rms_norm(int layer, const char* name, int64_t size, double eps);
   LayerNorm layer_norm(int layer, const char* name, int64_t size, double eps);
 
+  // Everything asked for is there, in a shape and a type that can be used.
+  Status check_requests() const;
+  int64_t bytes_used() const { return used_; }
+  // The same bytes by group and by type in memory, in the order in which they were asked for.
+  std::vector<PackedGroup> packed_groups() const;
   // Reads and packs everything asked for; gives the memory that the views point into.
   Result<HugeBuffer> finish(int num_threads, const LoadProgress& progress);
-  int64_t packed_bytes_used() const { return used_; }
 
  private:
   // A matrix to pack, or (rows == 1, is_vector) a vector to convert to f32.
@@ -77,7 +89,6 @@ class WeightLoader {
       const std::string& name, int64_t rows, int64_t k, int64_t first_row, int rotary_heads);
   void vector_into(const std::string& name, int64_t size, int rotary_heads, float* destination);
   float* vector(const std::string& name, int64_t size);
-  Status check_requests() const;
   std::vector<Piece> cut_into_pieces() const;
   Status load_piece(const Piece& piece, Buffers& buffers) const;
   Status load_vector(const Job& job, Buffers& buffers) const;
@@ -87,7 +98,8 @@ class WeightLoader {
   CheckpointFormat format_;
   const Architecture& architecture_;
   HugeBuffer buffer_;
-  int64_t used_ = 0;
+  unsigned char* base_ = nullptr;
+  int64_t capacity_ = 0, used_ = 0;
   std::vector<Job> jobs_;
   std::vector<std::string> missing_;
   std::vector<std::string> wrong_;

@@ -32,6 +32,7 @@ TEST_F(CommandTest, EveryCommandHasHelp) {
                                    {"bench", "model"},
                                    {"perplexity"},
                                    {"info"},
+                                   {"plan"},
                                    {"tokenize"},
                                    {"detokenize"},
                                    {"devices"},
@@ -49,6 +50,44 @@ TEST_F(CommandTest, EveryCommandHasHelp) {
     }
   }
   EXPECT_EQ(quire({"--version"}).exit_code, 0);
+}
+
+TEST_F(CommandTest, PlanPrintsEveryByteOfThePeak) {
+  const Arguments flags = {"--kv-cache-memory-bytes", "1M", "--max-num-seqs", "4"};
+  Arguments arguments = {"plan", tiny(), "--json"};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  const Json plan = json_of(arguments, {"fits", "bytes", "weights", "kv", "sequences"});
+  int64_t sum = 0;
+  for (const auto& [name, bytes] : plan["bytes"].items()) sum += bytes.get<int64_t>();
+  EXPECT_EQ(plan["peak_bytes"], sum);
+  EXPECT_EQ(plan["kv"]["bytes_per_token"], 256);
+  EXPECT_EQ(plan["kv"]["num_blocks"], 256);
+  EXPECT_EQ(plan["sequences"].back(),
+            Json({{"tokens", 256}, {"kv_pool_holds", 16}, {"run_at_once", 4}}));
+  arguments[2] = "--enable-prefix-caching";
+  const Outcome text = quire(arguments);
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  for (const char* part : {"embedding", "activations", "KV pool", "total", "available"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
+  }
+}
+
+TEST_F(CommandTest, PlanPrintsAlsoWhatDoesNotFit) {
+  const Outcome outcome = quire({"plan",
+                                 tiny(),
+                                 "--preemption-mode",
+                                 "swap",
+                                 "--swap-space",
+                                 "30T",
+                                 "--kv-cache-memory-bytes",
+                                 "1M",
+                                 "--json"});
+  EXPECT_EQ(outcome.exit_code, 6);
+  EXPECT_NE(outcome.err.find("lower --swap-space to at most"), std::string::npos) << outcome.err;
+  const Json plan = Json::parse(outcome.out);
+  EXPECT_EQ(plan["fits"], false);
+  EXPECT_NE(plan["refusal"].get<std::string>().find("are available"), std::string::npos);
+  EXPECT_EQ(plan["bytes"]["kv_pool"], 256 * 4096);
 }
 
 TEST_F(CommandTest, RunPrintsTheAnswerAndOneLineOfFigures) {
@@ -250,6 +289,8 @@ TEST_F(CommandTest, AFullStandardOutputIsAnError) {
                                      {"run", tiny(), "-p", "x", "-n", "2", "--json"},
                                      {"info", tiny()},
                                      {"info", tiny(), "--json"},
+                                     {"plan", tiny()},
+                                     {"plan", tiny(), "--json"},
                                      {"tokenize", tiny(), "-p", "x"},
                                      {"detokenize", tiny(), "40"},
                                      {"devices"},

@@ -170,7 +170,18 @@ TEST_F(RefusalTest, PromptsThatDoNotFit) {
 }
 
 TEST_F(RefusalTest, AKvPoolBeyondTheMemory) {
-  refuses({"run", tiny(), "-p", "x", "--kv-cache-memory-bytes", "30T"}, 6, {"KV"});
+  refuses({"run", tiny(), "-p", "x", "--kv-cache-memory-bytes", "30T"},
+          6,
+          {"KV pool", "are available", "lower --kv-cache-memory-bytes to at most"});
+}
+
+TEST_F(RefusalTest, ASwapSpaceBeyondTheMemory) {
+  refuses({"run", tiny(), "-p", "x", "--preemption-mode", "swap", "--swap-space", "30T"},
+          6,
+          {"swap space", "are available", "lower --swap-space to at most"});
+  refuses({"run", tiny(), "-p", "x", "--preemption-mode", "swap", "--swap-space", "100"},
+          6,
+          {"--swap-space 100", "raise it"});
 }
 
 TEST_F(RefusalTest, PromptsThatAreNotText) {

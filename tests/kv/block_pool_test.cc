@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "kv/block_hash.h"
@@ -170,6 +171,63 @@ TEST(BlockPoolDeathTest, ReleasingTooOftenIsABug) {
   const BlockId block = pool.allocate();
   pool.release(block);
   EXPECT_DEATH(pool.release(block), "released more often");
+}
+
+// "stored 0 under -2" and so on.
+std::string text_of(const KvEventLog& log) {
+  std::string text;
+  for (const KvEvent& e : log.events()) {
+    text += std::string(kv_event_name(e.kind)) + " " + std::to_string(e.block);
+    if (e.other != kNoBlock) text += " with " + std::to_string(e.other);
+    if (e.count != 1) text += " of " + std::to_string(e.count);
+    text += "; ";
+  }
+  return text;
+}
+
+TEST_F(BlockPoolTest, ReportsWhatHappensToBlocksInOrder) {
+  KvEventLog log(100);
+  pool.set_event_log(&log);
+  const Tokens tokens = {1, 2};
+  const BlockId block = make_cached(tokens, root);
+  EXPECT_EQ(log.events()[0].hash, pool.hash(block));
+  EXPECT_EQ(text_of(log), "stored 0 with -2; ");
+  log.clear();
+  BlockTable table, fork;
+  table.append_owned(block);
+  ASSERT_TRUE(table.reserve(pool, 4));
+  fork.fork(pool, table);
+  std::vector<BlockCopy> copies;
+  ASSERT_TRUE(fork.make_writable(pool, 1, &copies));
+  fork.release(pool);
+  table.release(pool);
+  EXPECT_EQ(text_of(log), "forked 1 of 2; copied 1 with 2; removed 2; removed 1; ");
+  log.clear();
+  for (int i = 0; i < 4; ++i) pool.allocate();
+  EXPECT_EQ(text_of(log), "evicted 0; ");
+  EXPECT_NE(log.events()[0].hash, 0U);
+  pool.set_event_log(nullptr);
+  pool.release(3);
+  EXPECT_EQ(log.events().size(), 1U);
+}
+
+TEST(KvEventLog, KeepsTheFirstAndCountsTheOthers) {
+  KvEventLog log(2);
+  for (int i = 0; i < 5; ++i) log.push({.kind = KvEventKind::kRemoved, .block = i});
+  EXPECT_EQ(text_of(log), "removed 0; removed 1; ");
+  EXPECT_EQ(log.num_dropped(), 3);
+}
+
+TEST(KvEventLog, ACopyOfAPoolReportsToNobody) {
+  KvEventLog log(10);
+  BlockPool pool(4, 2);
+  pool.set_event_log(&log);
+  BlockPool copy = pool;
+  copy.release(copy.allocate());
+  EXPECT_TRUE(log.events().empty());
+  pool.release(pool.allocate());
+  EXPECT_EQ(log.events().size(), 1U);
+  EXPECT_EQ(copy, pool);
 }
 
 }  // namespace

@@ -42,7 +42,8 @@ class ModelRun {
     block_table_.resize(static_cast<size_t>(num_blocks));
     std::iota(block_table_.rbegin(), block_table_.rend(), 0);
     workspace_ = std::make_unique<Workspace>(
-        Workspace::allocate(model.workspace_bytes(max_step, max_step)).value());
+        Workspace::allocate(model.workspace_bytes(max_step, max_step, options.activations))
+            .value());
     scratch_ =
         HugeBuffer::allocate(kScratchBytesPerThread * options.num_threads, "scratch").value();
   }
