@@ -1,7 +1,5 @@
 // Every memory policy and every way of batching gives the bits of the paged cache, on a real model.
 #include "engine/policies.h"
-#include "kernels/backend.h"
-#include "kernels/ops.h"
 
 #include <gtest/gtest.h>
 
@@ -14,6 +12,8 @@
 #include "base/hash.h"
 #include "engine/cpu_model_runner.h"
 #include "engine/engine.h"
+#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "model/loader.h"
 
 namespace quire {
