@@ -33,6 +33,7 @@ void add_answer(const TextDelta& answer, const Tokenizer& tokenizer, Json& out) 
                        : answer.stop_token ? Json(*answer.stop_token)
                                            : Json();
   if (answer.cumulative_logprob) out["cumulative_logprob"] = *answer.cumulative_logprob;
+  if (answer.score) out["score"] = *answer.score;
   if (!answer.logprobs.empty()) out["logprobs"] = logprobs_json(answer.logprobs, tokenizer);
 }
 

@@ -9,8 +9,8 @@
 
 namespace quire {
 
-// Of one answer: {"text", "token_ids", "finish_reason", "stop_reason", "logprobs"?, "usage",
-// "timings"}. Of several: {"choices": [{"index", "text", ...}], "usage", "timings"}.
+// Of one answer: {"text", "token_ids", "finish_reason", "stop_reason", "score"?, "logprobs"?,
+// "usage", "timings"}. Of several: {"choices": [{"index", "text", ...}], "usage", "timings"}.
 Json answers_json(const std::vector<TextDelta>& answers,
                   const TextStream& stream,
                   const Tokenizer& tokenizer);

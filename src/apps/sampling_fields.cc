@@ -77,6 +77,14 @@ bool set_bias(const Json& v, std::vector<std::pair<int32_t, float>>& target) {
   return true;
 }
 
+bool set_early_stopping(const Json& v, EarlyStopping& target) {
+  const auto rule = v.is_boolean()  ? parse_early_stopping(v.get<bool>() ? "true" : "false")
+                    : v.is_string() ? parse_early_stopping(v.get<std::string>())
+                                    : std::nullopt;
+  if (rule) target = *rule;
+  return rule.has_value();
+}
+
 // One known field: its name, what its value must be, and how it is taken over (false: it is not
 // that).
 struct Field {
@@ -136,6 +144,11 @@ std::vector<Field> sampling_fields(SamplingParams& p, TextStream::Options& o) {
       integer("logprobs", p.logprobs),
       integer("n", p.n),
       integer("best_of", o.best_of),
+      integer("beam_width", p.beam_width),
+      number("length_penalty", p.length_penalty),
+      {"early_stopping",
+       "true, false or \"never\"",
+       [&p](const Json& v) { return set_early_stopping(v, p.early_stopping); }},
       integer("prompt_logprobs", p.prompt_logprobs),
       token_ids("stop_token_ids", p.stop_token_ids),
       token_ids("allowed_token_ids", p.allowed_token_ids),
@@ -161,6 +174,7 @@ Status apply_sampling_fields(const Json& object,
                              TextStream::Options& output) {
   const std::vector<Field> fields = sampling_fields(params, output);
   std::vector<std::string> names = known_elsewhere;
+  if (object.contains("beam_width") && object["beam_width"] != 0) forget_drawing(params);
   for (const Field& field : fields) names.push_back(field.name);
   for (const auto& [key, value] : object.items()) {
     if (std::find(known_elsewhere.begin(), known_elsewhere.end(), key) != known_elsewhere.end()) {

@@ -126,6 +126,45 @@ void add_answer_count_flags(CLI::App& app, SamplingFlags& f) {
                  f.best_of,
                  "generate this many answers and give the n most likely, best first")
       ->group("Sampling");
+  app.add_option("--beam-width",
+                 f.beam_width,
+                 "beam search with this many beams, which share their memory: gives the n "
+                 "sequences with the best score")
+      ->group("Sampling");
+  app.add_option("--length-penalty",
+                 f.length_penalty,
+                 "a beam search's score is the sum of log-probabilities divided by length to this "
+                 "power (1)")
+      ->group("Sampling");
+  app.add_option_function<std::string>(
+         "--early-stopping",
+         [&f](const std::string& text) {
+           f.early_stopping = parse_early_stopping(text);
+           if (f.early_stopping) return;
+           throw CLI::ValidationError("--early-stopping must be true, false or never, got " + text);
+         },
+         "when beam search ends: true = with enough ended answers, false = when better ones are "
+         "unlikely (the default), never = when they are impossible")
+      ->type_name("true|false|never")
+      ->group("Sampling");
+}
+
+std::optional<EarlyStopping> parse_early_stopping(const std::string& text) {
+  if (text == "true") return EarlyStopping::kTrue;
+  if (text == "false") return EarlyStopping::kFalse;
+  if (text == "never") return EarlyStopping::kNever;
+  return std::nullopt;
+}
+
+void forget_drawing(SamplingParams& p) {
+  const SamplingParams neutral;
+  p.temperature = neutral.temperature;
+  p.top_k = neutral.top_k;
+  p.top_p = neutral.top_p;
+  p.min_p = neutral.min_p;
+  p.repetition_penalty = neutral.repetition_penalty;
+  p.presence_penalty = neutral.presence_penalty;
+  p.frequency_penalty = neutral.frequency_penalty;
 }
 
 Status SamplingFlags::validate() const {
@@ -150,6 +189,10 @@ Status with_flag_names(const Status& status) {
                                                           "logprobs",
                                                           "n",
                                                           "best_of",
+                                                          "beam_width",
+                                                          "length_penalty",
+                                                          "early_stopping",
+                                                          "seed",
                                                           "stop",
                                                           "stop_token_ids",
                                                           "allowed_token_ids",
@@ -170,6 +213,10 @@ Status with_flag_names(const Status& status) {
 }
 
 SamplingParams SamplingFlags::over(SamplingParams p) const {
+  if (beam_width.value_or(0) > 0) forget_drawing(p);
+  p.beam_width = beam_width.value_or(p.beam_width);
+  p.length_penalty = length_penalty.value_or(p.length_penalty);
+  p.early_stopping = early_stopping.value_or(p.early_stopping);
   p.temperature = temperature.value_or(p.temperature);
   p.top_p = top_p.value_or(p.top_p);
   p.min_p = min_p.value_or(p.min_p);

@@ -17,7 +17,9 @@ namespace quire {
 struct SamplingFlags {
   std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty,
       frequency_penalty;
-  std::optional<int> top_k, max_tokens, min_tokens, logprobs, n, best_of;
+  std::optional<int> top_k, max_tokens, min_tokens, logprobs, n, best_of, beam_width;
+  std::optional<double> length_penalty;
+  std::optional<EarlyStopping> early_stopping;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids, allowed_token_ids, banned_token_ids;
@@ -36,8 +38,13 @@ Status with_flag_names(const Status& status);
 
 // Values out of range end the parsing, before any model is loaded.
 void add_sampling_flags(CLI::App& app, SamplingFlags& flags);
-// --n and --best-of, where several answers to one prompt make sense.
+// --n, --best-of and beam search, where several answers to one prompt make sense.
 void add_answer_count_flags(CLI::App& app, SamplingFlags& flags);
+
+// Beam search draws nothing: a model's own temperature and the like do not hold for it.
+void forget_drawing(SamplingParams& params);
+// "true", "false" or "never".
+std::optional<EarlyStopping> parse_early_stopping(const std::string& text);
 
 // Applies the sampling fields of `object` to params and output. An unknown field is an error that
 // names it and the nearest known one; `known_elsewhere` lists fields that the caller reads itself.

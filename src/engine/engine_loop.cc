@@ -91,6 +91,7 @@ Status EngineLoop::collect_and_commit(InFlight& step) {
   step.launched = false;
   QUIRE_RETURN_IF_ERROR(runner_->collect(&result_));
   note_cost(step);
+  note_first_tokens(step.batch);
   show_logits(step.batch);
   scheduler_.commit(step.batch, result_, &committed_);
   publish_stats();  // before any reader learns of it
@@ -169,7 +170,9 @@ void EngineLoop::cancel(CancelMessage message) {
   if (found == arrival_of_.end() || mutant("engine_ignores_cancel")) return;
   const uint64_t arrival = found->second;
   OpenRequest& request = open_.at(arrival);
-  if (message.index == kAllAnswers) {
+  // A beam search has all its answers at its end: without one of them it is over.
+  const bool ends_all = scheduler_.sequence(request.open.front()).is_beam();
+  if (message.index == kAllAnswers || ends_all) {
     end_all_of(request, FinishReason::kAborted, Status());
   } else {
     const auto is_meant = [&](SequenceId id) {
@@ -206,6 +209,15 @@ void EngineLoop::note_scheduled(const ScheduledBatch& batch) {
   }
 }
 
+// Of a beam search, too, whose tokens are told only at its end.
+void EngineLoop::note_first_tokens(const ScheduledBatch& batch) {
+  for (const ScheduledSequence& entry : batch.sequences) {
+    OpenRequest* request = entry.samples ? request_of(entry.id) : nullptr;
+    if (request == nullptr || request->first_token_time != 0) continue;
+    request->first_token_time = seconds_since(request->submit_time);
+  }
+}
+
 void EngineLoop::show_logits(const ScheduledBatch& batch) {
   for (const ScheduledSequence& entry : batch.sequences) {
     const OpenRequest* request = request_of(entry.id);
@@ -228,9 +240,6 @@ void EngineLoop::deliver(const CommittedSequence& done) {
     delta.logprobs.push_back(std::move(logprobs.sampled));
   }
   if (request.wants_prompt_logprobs) delta.prompt_logprobs = std::move(logprobs.prompt);
-  if (done.num_new_tokens > 0 && request.first_token_time == 0) {
-    request.first_token_time = seconds_since(request.submit_time);
-  }
   delta.finish_reason = done.finish_reason;
   if (done.finish_reason == FinishReason::kNone) {
     const bool worth_sending = !delta.tokens.empty() || !delta.prompt_logprobs.empty();

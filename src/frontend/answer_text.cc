@@ -33,6 +33,7 @@ TextDelta AnswerText::convert(TokenDelta in) {
   out.finish_reason = in.finish_reason;
   out.error = in.error;
   out.stop_token = in.stop_token;
+  out.score = in.score;
   for (size_t i = 0; i < in.tokens.size() && !stop_matched(); ++i) {
     const bool ends_here = in.stop_token && i + 1 == in.tokens.size();
     out.tokens.push_back(in.tokens[i]);

@@ -21,7 +21,8 @@ struct TextDelta {
   std::optional<TokenId> stop_token;
   // Sum of the answer's log-probabilities, where they are known (with its finish reason).
   std::optional<double> cumulative_logprob;
-  Status error;  // for kError
+  std::optional<double> score;  // of a beam search's answer
+  Status error;                 // for kError
 
   // Adds what came after this delta of the same answer.
   void append(TextDelta later);

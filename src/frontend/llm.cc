@@ -77,11 +77,27 @@ Result<std::vector<TokenId>> encode(const Llm& llm,
   return llm.tokenizer().encode(text, {.add_special_tokens = true});
 }
 
+Status check_beam_output(const SamplingParams& sampling, const TextStream::Options& output) {
+  const std::string beams = "beam_width is " + std::to_string(sampling.beam_width) + ", but ";
+  if (output.best_of) {
+    return invalid_argument(beams + "best_of is " + std::to_string(*output.best_of) +
+                            ", and beam search ranks its answers itself: leave out one of them");
+  }
+  if (output.stop.empty()) return {};
+  return invalid_argument(beams + "stop is \"" + output.stop[0] +
+                          "\", and beam search chooses by tokens: use stop_token_ids instead");
+}
+
 // To give the n best of best_of answers, the engine computes them all, with their
 // log-probabilities.
 Result<TextStream::Plan> plan_answers(SamplingParams* sampling,
-                                      std::optional<int> best_of,
+                                      const TextStream::Options& output,
                                       const EngineConfig& engine) {
+  if (sampling->is_beam_search()) {
+    QUIRE_RETURN_IF_ERROR(check_beam_output(*sampling, output));
+    return TextStream::Plan{sampling->n, sampling->n};
+  }
+  const std::optional<int> best_of = output.best_of;
   const int n = sampling->n, computed = best_of.value_or(n);
   const std::string value = (best_of ? "best_of is " : "n is ") + std::to_string(computed);
   if (computed > engine.max_num_seqs) {
@@ -105,7 +121,7 @@ Result<TextStream::Plan> plan_answers(SamplingParams* sampling,
 Result<TextStream> Llm::submit(GenerateRequest in) {
   QUIRE_RETURN_IF_ERROR(in.output.validate(in.sampling.n));
   QUIRE_ASSIGN_OR_RETURN(const TextStream::Plan plan,
-                         plan_answers(&in.sampling, in.output.best_of, engine_config_));
+                         plan_answers(&in.sampling, in.output, engine_config_));
   std::variant<std::string, std::vector<TokenId>> prompt;
   const bool is_chat = std::holds_alternative<ChatPrompt>(in.prompt);
   if (is_chat) {

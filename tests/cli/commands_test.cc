@@ -98,6 +98,23 @@ TEST_F(CommandTest, RunGivesSeveralAnswersToOnePrompt) {
   EXPECT_NE(out.find("\n[2 of 2]\n"), std::string::npos) << out;
 }
 
+TEST_F(CommandTest, RunSearchesWithBeamsAndGivesTheBestAnswersWithTheirScores) {
+  const auto with = [&](const Arguments& more) {
+    Arguments all = {"run", tiny(), "--raw", "-p", "hello", "-n", "6", "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    return Json::parse(quire(all).out);
+  };
+  const Json all = with({"--beam-width", "3", "--n", "3"});
+  ASSERT_EQ(all["choices"].size(), 3u);
+  EXPECT_GE(all["choices"][0]["score"], all["choices"][1]["score"]);
+  EXPECT_GE(all["choices"][1]["score"], all["choices"][2]["score"]);
+  EXPECT_NE(all["choices"][0]["token_ids"], all["choices"][1]["token_ids"]);
+  EXPECT_EQ(with({"--beam-width", "3"})["token_ids"], all["choices"][0]["token_ids"]);
+  EXPECT_EQ(with({"--beam-width", "3", "--early-stopping", "never"}).contains("score"), true);
+  const Json sums = with({"--beam-width", "3", "--length-penalty", "0"});
+  EXPECT_LT(sums["score"], all["choices"][0]["score"]);
+}
+
 TEST_F(CommandTest, RunReadsItsPromptFromAFileOrStandardInput) {
   write_file(path("prompt"), "grüß dich");
   const auto text = [&](const Arguments& more, const std::string& input) {

@@ -62,6 +62,26 @@ TEST_F(GenerateTest, AnswersEveryLineOnce) {
   }
 }
 
+TEST_F(GenerateTest, SearchesWithBeamsWhereALineAsksForThem) {
+  write_file(path("in"),
+             R"({"id":1,"prompt":"hello","max_tokens":6,"beam_width":3,"n":2,"length_penalty":0.6,)"
+             R"("early_stopping":"never"})"
+             "\n"
+             R"({"id":2,"prompt":"hello","max_tokens":6})"
+             "\n"
+             R"({"id":3,"prompt":"hello","beam_width":2,"early_stopping":"always"})"
+             "\n");
+  EXPECT_EQ(quire({"generate", tiny(), "-i", path("in"), "-o", path("out")}).exit_code, 0);
+  std::vector<Json> answers(4);
+  for (const Json& record : records(path("out"))) answers.at(record["id"]) = record;
+  EXPECT_EQ(answers[1]["choices"].size(), 2u);
+  EXPECT_TRUE(answers[1]["choices"][0].contains("score"));
+  EXPECT_FALSE(answers[2].contains("score"));
+  const std::string error = answers[3]["error"];
+  EXPECT_NE(error.find("\"early_stopping\" must be true, false or \"never\""), std::string::npos)
+      << error;
+}
+
 TEST_F(GenerateTest, AKilledRunIsResumedWithoutLossOrRepeat) {
   const std::string in = write_prompts(100), out = path("out.jsonl");
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -221,6 +221,8 @@ TEST_F(RefusalTest, PoliciesThatDoNotGoTogether) {
   refuses(run({"--kv-policy", "max", "--preemption-mode", "swap", "--swap-space", "1MiB"}),
           2,
           {"--preemption-mode swap", "--kv-policy max", "--kv-policy paged"});
+  refuses(
+      run({"--kv-policy", "max", "--beam-width", "2"}), 2, {"beam_width is 2", "--kv-policy max"});
   refuses(run({"--batching", "static", "--batch-size", "65"}), 2, {"65", "--max-num-seqs 64"});
   refuses(run({"--kv-policy", "off", "-n", "100", "--max-num-batched-tokens", "64"}),
           2,
@@ -250,6 +252,34 @@ TEST_F(RefusalTest, NumbersOfAnswers) {
           {"--n is 9", "8", "--max-num-seqs"});
   refuses(run({"--n", "2", "--temperature", "0"}), 2, {"--n is 2", "greedy"});
   refuses({"chat", tiny(), "--n", "2"}, 2, {"--n"});
+}
+
+TEST_F(RefusalTest, BeamSearchOutOfRangeOrWithWhatItHasNoUseFor) {
+  const auto run = [&](const Arguments& more) {
+    Arguments all = {"run", tiny(), "--raw", "-p", "hello", "-n", "4"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  refuses(run({"--beam-width", "-1"}), 2, {"--beam-width must be >= 1", "got -1"});
+  refuses(run({"--beam-width", "2", "--n", "3"}), 2, {"--n must be <= --beam-width, which is 2"});
+  refuses(run({"--beam-width", "9", "--max-num-seqs", "8"}),
+          2,
+          {"--beam-width is 9", "max_num_seqs is 8", "raise --max-num-seqs"});
+  refuses(run({"--beam-width", "2", "--temperature", "0.7"}),
+          2,
+          {"--temperature is 0.7", "leave it at 0 or 1", "--beam-width"});
+  refuses(run({"--beam-width", "2", "--seed", "7"}), 2, {"--seed is 7", "leave it out"});
+  refuses(run({"--beam-width", "2", "--best-of", "2"}), 2, {"--best-of is 2", "--beam-width is 2"});
+  refuses(run({"--beam-width", "2", "--stop", "x"}), 2, {"--stop is \"x\"", "--stop-token-ids"});
+  refuses(run({"--length-penalty", "0.6"}), 2, {"--length-penalty is 0.6", "set --beam-width"});
+  refuses(run({"--early-stopping", "true"}), 2, {"--early-stopping is set", "set --beam-width"});
+  refuses(run({"--beam-width", "2", "--early-stopping", "maybe"}),
+          2,
+          {"--early-stopping must be true, false or never, got maybe"});
+  refuses(run({"--beam-width", "2", "--length-penalty", "11"}),
+          2,
+          {"--length-penalty must be in [-10, 10]", "got 11"});
+  refuses({"chat", tiny(), "--beam-width", "2"}, 2, {"--beam-width"});
 }
 
 TEST_F(RefusalTest, TokenIdsOutOfRange) {

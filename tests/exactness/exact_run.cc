@@ -32,8 +32,12 @@ EngineConfig engine_config(const Model& model, const ExactSettings& s) {
   config.max_num_batched_tokens = 2048;
   config.long_prefill_token_threshold = s.chunk;
   config.enable_prefix_caching = s.prefix_caching;
+  config.preemption_mode = s.preemption_mode == PreemptionMode::kSwap ? "swap" : "recompute";
   config.kv_cache_memory_bytes =
       kv_block_bytes(layout) * m.num_layers * ((s.num_kv_tokens + s.block_size - 1) / s.block_size);
+  if (s.preemption_mode == PreemptionMode::kSwap) {
+    config.swap_space_bytes = config.kv_cache_memory_bytes;
+  }
   return config;
 }
 
@@ -50,37 +54,48 @@ class Driver {
                                                              info.max_model_len,
                                                              config.long_prefill_token_threshold,
                                                              info.max_logit_rows,
-                                                             config.enable_prefix_caching},
+                                                             config.enable_prefix_caching,
+                                                             s.preemption_mode,
+                                                             info.num_host_blocks},
                                              info.num_blocks,
                                              info.block_size);
   }
 
   void add(int prompt_index, const std::vector<int32_t>& prompt) {
-    SequenceSpec spec;
-    spec.prompt = prompt;
-    spec.sampling.temperature = 0;
-    spec.sampling.seed = 0;
-    spec.sampling.max_tokens = settings_.max_tokens;
-    spec.sampling.ignore_eos = true;
-    spec.wants_all_rows = settings_.all_rows;
-    const Result<SequenceId> id = scheduler_->add(std::move(spec));
-    QUIRE_CHECK_MSG(id.ok(), id.status().message().c_str());
-    prompt_of_[*id] = prompt_index;
+    const int n = settings_.num_answers;
+    for (int i = 0; i < (settings_.separate ? n : 1); ++i) {
+      SequenceSpec spec;
+      spec.prompt = prompt;
+      spec.sampling.temperature = n == 1 ? 0 : 1;
+      spec.sampling.n = settings_.separate ? 1 : n;
+      spec.sampling.seed = i == 0 ? prompt_index : hash_combine(prompt_index, i);
+      spec.sampling.max_tokens = settings_.max_tokens;
+      spec.sampling.ignore_eos = true;
+      spec.wants_all_rows = settings_.all_rows;
+      const Result<SequenceId> id = scheduler_->add(std::move(spec));
+      QUIRE_CHECK_MSG(id.ok(), id.status().message().c_str());
+      prompt_of_[*id] = prompt_index * n + i;
+      for (SequenceId other : scheduler_->sequence(*id).unforked) {
+        prompt_of_[other] = prompt_index * n + scheduler_->sequence(other).sample_index;
+      }
+    }
   }
 
   void run_to_end(ExactRun* run) {
-    while (scheduler_->has_work()) {
-      scheduler_->schedule(&batch_);
-      QUIRE_CHECK(!batch_.empty());
-      QUIRE_CHECK(runner_->launch(batch_).ok() && runner_->collect(&result_).ok());
-      keep_rows(run);
-      scheduler_->commit(batch_, result_, &committed_);
-      for (const CommittedSequence& done : committed_) {
-        if (done.finish_reason == FinishReason::kNone) continue;
-        const Sequence& seq = scheduler_->sequence(done.id);
-        run->outputs[prompt_of_.at(done.id)].assign(seq.tokens.begin() + seq.num_prompt,
-                                                    seq.tokens.end());
-      }
+    while (scheduler_->has_work()) step(run);
+  }
+
+  void step(ExactRun* run) {
+    scheduler_->schedule(&batch_);
+    QUIRE_CHECK(!batch_.empty());
+    QUIRE_CHECK(runner_->launch(batch_).ok() && runner_->collect(&result_).ok());
+    keep_rows(run);
+    scheduler_->commit(batch_, result_, &committed_);
+    for (const CommittedSequence& done : committed_) {
+      if (done.finish_reason == FinishReason::kNone) continue;
+      const Sequence& seq = scheduler_->sequence(done.id);
+      run->outputs[prompt_of_.at(done.id)].assign(seq.tokens.begin() + seq.num_prompt,
+                                                  seq.tokens.end());
     }
     run->stats = scheduler_->stats();
   }
@@ -112,12 +127,14 @@ ExactRun run_exactly(std::shared_ptr<const Model> model,
                      const std::vector<std::vector<int32_t>>& prompts,
                      const ExactSettings& settings) {
   ExactRun run;
-  run.outputs.resize(prompts.size());
+  run.outputs.resize(prompts.size() * settings.num_answers);
   Driver driver(std::move(model), settings);
   for (int round = 0; round < settings.rounds; ++round) {
     for (size_t i = 0; i < prompts.size(); ++i) {
       driver.add(static_cast<int>(i), prompts[i]);
       if (settings.one_at_a_time) driver.run_to_end(&run);
+      const uint64_t steps = settings.arrival_seed == 0 ? 0 : mix64(settings.arrival_seed + i) % 4;
+      for (uint64_t step = 0; step < steps; ++step) driver.step(&run);
     }
     driver.run_to_end(&run);
   }

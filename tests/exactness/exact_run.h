@@ -29,6 +29,13 @@ struct ExactSettings {
   bool one_at_a_time = false;  // each prompt runs alone
   int rounds = 1;              // the prompts again after they have finished, with the same pool
   int max_tokens = 8;
+  PreemptionMode preemption_mode = PreemptionMode::kRecompute;
+  // With more than one, answers are drawn, not greedy; those to one prompt are a group, or, if
+  // `separate`, requests of their own that draw alike. Prompt p's answer i counts as prompt
+  // p * num_answers + i.
+  int num_answers = 1;
+  bool separate = false;
+  uint64_t arrival_seed = 0;  // not 0: prompts come at random steps
 };
 
 // (prompt, position) -> hash of the row's bits. A row that comes twice must be the same.

@@ -188,8 +188,10 @@ class ExactnessOfTheDefaultModel : public ::testing::Test {
     ExactSettings alone = base_;
     alone.one_at_a_time = true;
     alone_ = run_exactly(model_, prompts_, alone);
-    size_t rows = 0;
-    for (const auto& prompt : prompts_) rows += prompt.size() + base_.max_tokens - 1;
+    size_t rows = prompts_.size() * base_.num_answers * base_.max_tokens;
+    if (base_.all_rows) {
+      for (const auto& prompt : prompts_) rows += prompt.size() - 1;
+    }
     ASSERT_EQ(alone_.bits.size(), rows);
     std::printf("%zu prompts, %zu rows of logits\n", prompts_.size(), rows);
   }
@@ -255,6 +257,30 @@ TEST_F(ExactnessOfTheDefaultModel, LongPrompts) {
   const ExactRun run = expect_exact(s, "cached prefixes, preempted");
   EXPECT_GT(run.stats.prefix_cache_hits, 0);
   EXPECT_GT(run.stats.num_preemptions, 0);
+}
+
+// Groups that share their prompt's blocks, copy on write, and are preempted at steps that the
+// arrivals and the size of the pool make random.
+TEST_F(ExactnessOfTheDefaultModel, SharedAnswersPreemptedAtRandomSteps) {
+  base_.all_rows = false;
+  base_.max_tokens = 8;
+  base_.num_threads = 2;
+  base_.num_answers = 3;
+  base_.separate = true;
+  run_alone(make_prompts(8, 20, model_->config().vocab_size));
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    ExactSettings s = base_;
+    s.separate = false;
+    s.arrival_seed = seed;
+    s.block_size = 4;
+    s.num_kv_tokens = 84 + static_cast<int>(mix64(seed) % 60);
+    s.prefix_caching = seed % 2 == 0;
+    const bool swaps = seed % 4 >= 2;
+    s.preemption_mode = swaps ? PreemptionMode::kSwap : PreemptionMode::kRecompute;
+    const ExactRun run = expect_exact(s, "shared answers, seed " + std::to_string(seed));
+    EXPECT_GT(run.stats.num_preemptions, 0) << seed;
+    EXPECT_EQ(run.stats.num_swapped_out > 0, swaps) << seed;
+  }
 }
 
 }  // namespace
