@@ -1,18 +1,16 @@
 // quire bench: what this machine does with a model, next to what it could do at most.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "apps/bench_model.h"
+#include "apps/cmd_bench_paper.h"
 #include "apps/command.h"
 #include "apps/engine_flags.h"
 #include "apps/human_integer.h"
+#include "apps/json_file.h"
 #include "apps/report.h"
 #include "apps/terminal.h"
 #include "frontend/json.h"
@@ -128,18 +126,12 @@ class BenchReport {
          {"share_of_limit", std::max(read_share, compute_share)}});
   }
 
-  // `json_file` may be null.
-  Status finish(std::FILE* json_file, const std::string& name) const {
+  Status finish(const JsonFile& file) const {
     std::printf(
         "\nGB/s: weights and KV read; GOP/s: multiply and add counted as two, next to %s (%.0f).\n",
         compute_.name,
         compute_.gops);
-    if (json_file == nullptr) return {};
-    const std::string text = dump_json(json_, 2) + "\n";
-    [[maybe_unused]] const int emptied = ftruncate(fileno(json_file), 0);  // fails on devices
-    const bool written = std::fwrite(text.data(), 1, text.size(), json_file) == text.size() &&
-                         std::fflush(json_file) == 0;
-    return written ? Status() : unavailable("cannot write " + name + ": " + std::strerror(errno));
+    return file.write(json_);
   }
 
  private:
@@ -163,15 +155,7 @@ std::vector<BenchResult> cases(const BenchPlan& plan) {
 Status run(const BenchFlags& flags) {
   QUIRE_RETURN_IF_ERROR(flags.llm.engine.validate());
   QUIRE_ASSIGN_OR_RETURN(const std::filesystem::path path, resolve_model(flags.llm.model));
-  // Before anything is measured: a wrong path should not cost minutes.
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> json(nullptr, std::fclose);
-  if (!flags.json_file.empty()) {
-    json.reset(std::fopen(flags.json_file.c_str(), "ab"));  // what it holds is replaced at the end
-    if (!json) {
-      return unavailable("cannot write " + flags.json_file + ": " + std::strerror(errno) +
-                         "; give a writable file with --json");
-    }
-  }
+  QUIRE_ASSIGN_OR_RETURN(const JsonFile json, JsonFile::open(flags.json_file));
   const int threads =
       flags.llm.engine.num_threads > 0 ? flags.llm.engine.num_threads : default_num_threads();
   QUIRE_ASSIGN_OR_RETURN(LoadedModel loaded, load_model(path, {.num_threads = threads}));
@@ -191,7 +175,7 @@ Status run(const BenchFlags& flags) {
     }
     report.add(result);
   }
-  return report.finish(json.get(), flags.json_file);
+  return report.finish(json);
 }
 
 }  // namespace
@@ -199,6 +183,9 @@ Status run(const BenchFlags& flags) {
 Command add_bench_command(CLI::App& app) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* model = app.add_subcommand("model", "prefill and decode throughput of a model");
+  CLI::App* paper =
+      app.add_subcommand("paper", "figures of the PagedAttention paper, in model-time (simulated)");
+  const Command run_paper = add_bench_paper_command(*paper);
   app.require_subcommand(1);
   BenchPlan& plan = flags->plan;
   add_model_argument(*model, flags->llm);
@@ -222,7 +209,7 @@ Command add_bench_command(CLI::App& app) {
       ->capture_default_str();
   model->add_option("--json", flags->json_file, "write the results to this file");
   add_engine_flags(*model, flags->llm);
-  return [flags] { return run(*flags); };
+  return [flags, paper, run_paper] { return paper->parsed() ? run_paper() : run(*flags); };
 }
 
 }  // namespace quire

@@ -8,6 +8,7 @@
 #include "apps/json_file.h"
 #include "apps/paper_figures.h"
 #include "base/files.h"
+#include "base/thread_pool.h"
 
 namespace quire {
 namespace {
@@ -37,6 +38,7 @@ Result<PaperContext> make_context(const PaperFlags& flags) {
   PaperContext context;
   QUIRE_ASSIGN_OR_RETURN(context.parameters, parse_paper_parameters(paper_parameters_json()));
   context.seed = flags.seed;
+  context.num_threads = default_num_threads();
   if (flags.full) context.seconds = 3600;
   if (flags.trace_file.empty()) return context;
   if (flags.figure == "shared-prefix") {
@@ -93,7 +95,7 @@ Command add_bench_paper_command(CLI::App& app) {
                  "GeneratedTokens) instead of drawn ones");
   app.add_option("--seed", flags->seed, "of lengths and arrivals")->capture_default_str();
   app.add_flag(
-      "--full", flags->full, "an hour of arrivals, as in the paper, instead of 20 minutes");
+      "--full", flags->full, "an hour of arrivals, as in the paper, instead of 10 minutes");
   std::string figures = "Figures:";
   for (const PaperFigure& figure : paper_figures()) {
     figures += std::string("\n  ") + figure.name + ": " + figure.help;

@@ -1,7 +1,10 @@
 #include "apps/paper_figures.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 namespace quire {
 
@@ -31,7 +34,20 @@ std::vector<PaperRequest> PaperContext::requests(const std::string& workload, do
   return draw_requests(lengths, rate, seconds, max_len, seed);
 }
 
-// Doubles until the limit is passed, then halves the interval seven times: 2^(1/128).
+void for_each_parallel(const PaperContext& context,
+                       int count,
+                       const std::function<void(int)>& body) {
+  std::atomic<int> next{0};
+  const auto work = [&] {
+    for (int i = next++; i < count; i = next++) body(i);
+  };
+  std::vector<std::thread> threads;
+  for (int i = 1; i < std::min(count, context.num_threads); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Doubles until the limit is passed, then halves the interval six times: 2^(1/64).
 double sustained_rate(const CostModel& cost, const PaperRun& run, const RequestsAt& requests_at) {
   const auto is_sustained = [&](double rate) {
     const PaperOutcome outcome = run_in_model_time(cost, run, requests_at(rate));
@@ -42,7 +58,7 @@ double sustained_rate(const CostModel& cost, const PaperRun& run, const Requests
     low = high;
     high *= 2;
   }
-  for (int i = 0; i < 7; ++i) {
+  for (int i = 0; i < 6; ++i) {
     const double middle = std::sqrt(low * high);
     (is_sustained(middle) ? low : high) = middle;
   }

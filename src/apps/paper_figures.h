@@ -14,7 +14,8 @@ namespace quire {
 struct PaperContext {
   PaperParameters parameters;
   uint64_t seed = 1;
-  double seconds = 1200;            // of arrivals
+  double seconds = 600;  // of arrivals
+  int num_threads = 1;
   std::vector<PaperRequest> trace;  // instead of the drawn workloads, where it is not empty
   std::string trace_name;
 
@@ -38,6 +39,10 @@ inline constexpr double kLatencyLimit = 0.5;  // seconds per token, at which rat
 // `requests_at` draws the requests of a rate.
 using RequestsAt = std::function<std::vector<PaperRequest>(double rate)>;
 double sustained_rate(const CostModel& cost, const PaperRun& run, const RequestsAt& requests_at);
+// body(0) .. body(count - 1), each once, on the context's threads.
+void for_each_parallel(const PaperContext& context,
+                       int count,
+                       const std::function<void(int)>& body);
 
 Json memory_waste_figure(const PaperContext& context);
 Json batch_size_figure(const PaperContext& context);

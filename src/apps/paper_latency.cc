@@ -10,7 +10,7 @@ namespace quire {
 namespace {
 
 // Where the curve is drawn, in parts of the sustained rate.
-constexpr double kParts[] = {0.2, 0.4, 0.6, 0.75, 0.9, 1.0, 1.05, 1.15};
+constexpr double kParts[] = {0.3, 0.6, 0.8, 0.95, 1.0, 1.1};
 
 Json curve(const PaperContext& context,
            const PaperRun& run,
@@ -34,19 +34,24 @@ Json latency_rate_figure(const PaperContext& context) {
   Json panels = Json::array();
   for (const std::string& workload : context.workloads()) {
     std::printf("%s: requests/s at %.1f s per token\n", workload.c_str(), kLatencyLimit);
+    const std::vector<PaperSystem> systems = paper_systems(context.cost());
+    std::vector<double> rates(systems.size());
+    std::vector<Json> curves(systems.size());
+    for_each_parallel(context, static_cast<int>(systems.size()), [&](int i) {
+      const PaperRun run{.system = systems[i]};
+      rates[i] = sustained_rate(
+          context.cost(), run, [&](double r) { return context.requests(workload, r); });
+      curves[i] = curve(context, run, workload, rates[i]);
+    });
     std::map<std::string, double> sustained;
     Json rows = Json::array();
-    for (const PaperSystem& system : paper_systems(context.cost())) {
-      const PaperRun run{.system = system};
-      const double rate = sustained_rate(
-          context.cost(), run, [&](double r) { return context.requests(workload, r); });
-      sustained[system.name] = rate;
-      std::printf("  %-20s %8.2f\n", system.label.c_str(), rate);
-      std::fflush(stdout);
-      rows.push_back({{"system", system.name},
-                      {"label", system.label},
-                      {"sustained_rate", rate},
-                      {"points", curve(context, run, workload, rate)}});
+    for (size_t i = 0; i < systems.size(); ++i) {
+      sustained[systems[i].name] = rates[i];
+      std::printf("  %-20s %8.2f\n", systems[i].label.c_str(), rates[i]);
+      rows.push_back({{"system", systems[i].name},
+                      {"label", systems[i].label},
+                      {"sustained_rate", rates[i]},
+                      {"points", curves[i]}});
     }
     const auto over = [&](const char* name) { return sustained["paged"] / sustained[name]; };
     std::printf(

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "engine/kv_use.h"
 
 namespace quire {
@@ -35,6 +36,7 @@ class ModelTimeRun {
       : cost_(cost),
         run_(run),
         requests_(requests),
+        random_(mix64(run.seed)),
         scheduler_(scheduler_config(cost, run), cost.num_blocks(run.block_size), run.block_size) {}
 
   PaperOutcome run();
@@ -43,6 +45,7 @@ class ModelTimeRun {
   static SchedulerConfig scheduler_config(const CostModel& cost, const PaperRun& run);
   void add_arrivals();
   void step();
+  void list_candidates(int count, std::vector<BeamCandidate>* candidates);
   void commit();
   void measure(double seconds);
   void measure_sharing(double seconds);
@@ -51,6 +54,7 @@ class ModelTimeRun {
   const CostModel& cost_;
   const PaperRun& run_;
   const std::span<const PaperRequest> requests_;
+  uint64_t random_;
   Scheduler scheduler_;
   double now_ = 0;
   size_t num_arrived_ = 0;
@@ -91,6 +95,7 @@ void ModelTimeRun::add_arrivals() {
     const int own = static_cast<int>(num_arrived_) + 1;
     for (int i = request.shared_prefix; i < request.prompt; ++i) spec.prompt[i] = own;
     spec.sampling.n = request.n;
+    spec.sampling.beam_width = request.beam_width;
     spec.sampling.max_tokens = request.output;
     spec.sampling.ignore_eos = true;
     spec.sampling.seed = 0;
@@ -103,10 +108,32 @@ void ModelTimeRun::add_arrivals() {
   }
 }
 
+// A stand-in for the model: log-probabilities that fall off by exponential gaps, and at certain
+// steps one token that leaves the others far behind. Only ratios of gaps decide who goes on.
+void ModelTimeRun::list_candidates(int count, std::vector<BeamCandidate>* candidates) {
+  constexpr double kFar = 1000;
+  const auto uniform = [&] {
+    random_ = mix64(random_ + 0x9e3779b97f4a7c15u);
+    return (static_cast<double>(random_ >> 11) + 0.5) * 0x1p-53;
+  };
+  const bool is_certain = uniform() < run_.beam_certainty;
+  double logprob = is_certain ? 0 : std::log(uniform());
+  for (int i = 0; i < count; ++i) {
+    candidates->push_back({i, logprob});
+    logprob -= is_certain ? kFar : -std::log(uniform());
+  }
+}
+
 void ModelTimeRun::commit() {
   result_.clear(static_cast<int>(batch_.sequences.size()));
   for (size_t i = 0; i < batch_.sequences.size(); ++i) {
-    if (batch_.sequences[i].samples) result_.tokens.push_back(0);
+    const ScheduledSequence& entry = batch_.sequences[i];
+    const int beam_width = scheduler_.sequence(entry.id).sampling.beam_width;
+    if (entry.samples && beam_width > 0) {
+      list_candidates(beam_width, &result_.beam_candidates[i]);
+    } else if (entry.samples) {
+      result_.tokens.push_back(0);
+    }
     result_.token_start[i + 1] = static_cast<int32_t>(result_.tokens.size());
   }
   scheduler_.commit(batch_, result_, &committed_);
@@ -180,7 +207,7 @@ PaperOutcome ModelTimeRun::run() {
   if (outcome_.num_finished > 0) {
     outcome_.normalised_latency = latency_sum_ / static_cast<double>(outcome_.num_finished);
   }
-  outcome_.tokens_per_second = static_cast<double>(outcome_.stats.num_generated_tokens) / now_;
+  outcome_.requests_per_second = static_cast<double>(outcome_.num_finished) / now_;
   outcome_.mean_running = running_seconds_ / now_;
   if (held_ > 0) outcome_.blocks_saved = 1 - used_ / held_;
   KvShares& kv = outcome_.kv;

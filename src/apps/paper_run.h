@@ -32,6 +32,8 @@ struct PaperRun {
   bool prefix_caching = false;
   bool swaps = false;  // preempted groups go to a host pool of the KV pool's size
   bool measures_memory = false;
+  double beam_certainty = 0;  // share of a beam's steps that only one token can follow
+  uint64_t seed = 1;          // of the beams' candidates
   double stop_at = std::numeric_limits<double>::infinity();  // seconds
 };
 
@@ -42,12 +44,12 @@ struct KvShares {
 };
 
 struct PaperOutcome {
-  double seconds = 0;             // of virtual time
-  int64_t num_finished = 0;       // requests
-  double normalised_latency = 0;  // mean of end-to-end latency / output tokens, s per token
-  double tokens_per_second = 0;   // generated
-  double mean_running = 0;        // requests, averaged over time
-  double blocks_saved = 0;        // by sharing: 1 - used / what unshared tables would hold
+  double seconds = 0;              // of virtual time
+  int64_t num_finished = 0;        // requests
+  double normalised_latency = 0;   // mean of end-to-end latency / output tokens, s per token
+  double requests_per_second = 0;  // finished
+  double mean_running = 0;         // requests, averaged over time
+  double blocks_saved = 0;         // by sharing: 1 - used / what unshared tables would hold
   KvShares kv;
   SchedulerStats stats;
 };

@@ -1,12 +1,9 @@
 // Figures sharing and shared-prefix: what it saves that sequences hold the same blocks.
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "apps/paper_figures.h"
-#include "base/hash.h"
 
 namespace quire {
 
@@ -31,107 +28,54 @@ std::vector<PaperRequest> apart(const std::vector<PaperRequest>& requests, int n
   return all;
 }
 
-struct SharingOutcome {
-  double saved, throughput, throughput_apart;
+// Answers a second, more than memory holds.
+double overload(const std::string& workload) { return workload == "alpaca" ? 80 : 4; }
+
+// How often a beam dies depends on the model: at a certain step nobody does.
+constexpr double kCertainties[] = {0, 0.9, 0.99};
+
+// Of one width: n answers, or that many beams over made-up candidates, beside as many requests
+// that share nothing.
+struct SharingRuns {
+  PaperOutcome apart, answers, beams[std::size(kCertainties)];
 };
 
-// Overloaded, so that memory is the limit.
-SharingOutcome run_parallel(const PaperContext& context, const std::string& workload, int n) {
-  const double rate = (workload == "alpaca" ? 60.0 : 4.0) / n;
-  const PaperRun run{.system = paged_system(), .measures_memory = true, .stop_at = context.seconds};
-  const std::vector<PaperRequest> requests = context.requests(workload, rate);
-  const PaperOutcome shared = run_in_model_time(context.cost(), run, with_answers(requests, n));
-  const PaperOutcome alone = run_in_model_time(context.cost(), run, apart(requests, n));
-  return {shared.blocks_saved, shared.tokens_per_second, alone.tokens_per_second};
+void run_one(const PaperContext& context,
+             const std::string& workload,
+             int width,
+             int which,
+             SharingRuns* runs) {
+  PaperRun run{.system = paged_system(),
+               .measures_memory = true,
+               .seed = context.seed,
+               .stop_at = context.seconds};
+  std::vector<PaperRequest> requests = context.requests(workload, overload(workload) / width);
+  if (which == 0) {
+    requests = apart(requests, width);
+  } else if (which == 1) {
+    requests = with_answers(requests, width);
+  } else {
+    run.beam_certainty = kCertainties[which - 2];
+    for (PaperRequest& request : requests) request.beam_width = width;
+  }
+  PaperOutcome& outcome = which == 0   ? runs->apart
+                          : which == 1 ? runs->answers
+                                       : runs->beams[which - 2];
+  outcome = run_in_model_time(context.cost(), run, requests);
 }
 
-// Beam search on a real BlockPool, with a random stand-in for the model: the candidates of a beam
-// fall off by gaps that are exponential with this mean, in nats. Small gaps: uncertain, many beams
-// die; large gaps: the beams stay apart.
-class BeamSearch {
- public:
-  BeamSearch(int width, double gap, uint64_t seed, int num_blocks, int block_size)
-      : width_(width), gap_(gap), random_(seed), pool_(num_blocks, block_size) {}
+std::vector<SharingRuns> run_all(const PaperContext& context, const std::string& workload) {
+  constexpr int kNumRuns = 2 + std::size(kCertainties);
+  std::vector<SharingRuns> runs(std::size(kWidths));
+  for_each_parallel(context, kNumRuns * static_cast<int>(runs.size()), [&](int i) {
+    run_one(context, workload, kWidths[i / kNumRuns], i % kNumRuns, &runs[i / kNumRuns]);
+  });
+  return runs;
+}
 
-  // Blocks used and blocks that beams without sharing would hold, summed over the steps.
-  std::pair<double, double> run(int prompt, int output) {
-    std::vector<Beam> beams(1);
-    if (!beams[0].table.reserve(pool_, prompt)) return {0, 0};
-    double used = 0, held = 0;
-    for (int length = prompt + 1; length < prompt + output; ++length) {
-      beams = advance(std::move(beams), length);
-      for (const Beam& beam : beams) held += beam.table.size();
-      used += pool_.num_used();
-    }
-    for (Beam& beam : beams) beam.table.release(pool_);
-    return {used, held};
-  }
-
- private:
-  struct Beam {
-    double score = 0;
-    BlockTable table;
-  };
-  struct Candidate {
-    double score;
-    size_t parent;
-  };
-  double exponential(double mean) {
-    random_ = mix64(random_ + 0x9e3779b97f4a7c15u);
-    return -mean * std::log((static_cast<double>(random_ >> 11) + 0.5) * 0x1p-53);
-  }
-
-  // The best `width` of all candidates go on, each as a fork of its parent with one token more.
-  std::vector<Beam> advance(std::vector<Beam> beams, int length) {
-    std::vector<Candidate> candidates;
-    for (size_t b = 0; b < beams.size(); ++b) {
-      double score = beams[b].score - exponential(gap_);
-      for (int i = 0; i < width_; ++i) {
-        candidates.push_back({score, b});
-        score -= exponential(gap_);
-      }
-    }
-    std::ranges::stable_sort(candidates, std::greater<>{}, &Candidate::score);
-    candidates.resize(width_);
-    std::vector<Beam> next(width_);
-    for (int i = 0; i < width_; ++i) {
-      next[i].score = candidates[i].score;
-      next[i].table.fork(pool_, beams[candidates[i].parent].table);
-    }
-    for (Beam& beam : beams) beam.table.release(pool_);
-    std::vector<BlockCopy> copies;
-    for (Beam& beam : next) {
-      const int last = (length - 1) / pool_.block_size();
-      if (last < beam.table.size()) beam.table.make_writable(pool_, last, &copies);
-      beam.table.reserve(pool_, length);
-    }
-    return next;
-  }
-
-  int width_;
-  double gap_;
-  uint64_t random_;
-  BlockPool pool_;
-};
-
-double beam_saving(const PaperContext& context,
-                   const std::string& workload,
-                   int width,
-                   double gap) {
-  constexpr size_t kNumRequests = 200;
-  std::vector<PaperRequest> requests = context.requests(workload, 4);
-  requests.resize(std::min(requests.size(), kNumRequests));
-  const int block_size = static_cast<int>(context.cost().block_size);
-  const int max_len = static_cast<int>(context.cost().max_model_len);
-  const int num_blocks = (2 * width + 1) * num_blocks_for(max_len, block_size);
-  double used = 0, held = 0;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    BeamSearch search(width, gap, hash_combine(context.seed, i), num_blocks, block_size);
-    const auto [u, h] = search.run(requests[i].prompt, requests[i].output);
-    used += u;
-    held += h;
-  }
-  return held > 0 ? 1 - used / held : 0;
+// Requests a second, over what they would be apart.
+double gain(const PaperOutcome& outcome, const SharingRuns& runs, int width) {
+  return outcome.requests_per_second * width / runs.apart.requests_per_second;
 }
 
 void print_paper(const std::map<std::string, std::pair<double, double>>& paper,
@@ -141,35 +85,34 @@ void print_paper(const std::map<std::string, std::pair<double, double>>& paper,
   std::printf("    paper: %.1f (2) to %.1f (6) %%\n", found->second.first, found->second.second);
 }
 
-Json parallel_rows(const PaperContext& context, const std::string& workload) {
+Json parallel_rows(const std::vector<SharingRuns>& runs, const std::string& workload) {
   Json rows = Json::array();
   std::printf("  parallel sampling\n");
-  for (const int n : kWidths) {
-    const SharingOutcome o = run_parallel(context, workload, n);
-    std::printf("    n = %d: %5.1f %% of blocks saved; %7.1f tokens/s, without sharing %7.1f\n",
-                n,
-                100 * o.saved,
-                o.throughput,
-                o.throughput_apart);
-    rows.push_back({{"n", n},
-                    {"saved", o.saved},
-                    {"tokens_per_second", o.throughput},
-                    {"tokens_per_second_without", o.throughput_apart}});
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const PaperOutcome& outcome = runs[i].answers;
+    const double faster = gain(outcome, runs[i], kWidths[i]);
+    std::printf("    n = %d: %5.1f %% of blocks saved, %.2f times the requests/s without sharing\n",
+                kWidths[i],
+                100 * outcome.blocks_saved,
+                faster);
+    rows.push_back({{"n", kWidths[i]}, {"saved", outcome.blocks_saved}, {"gain", faster}});
   }
   print_paper(kPaperParallel, workload);
   return rows;
 }
 
-Json beam_rows(const PaperContext& context, const std::string& workload) {
+Json beam_rows(const std::vector<SharingRuns>& runs, const std::string& workload) {
   Json rows = Json::array();
-  std::printf("  beam search, by the mean gap between a beam's candidates\n");
-  for (const int width : kWidths) {
-    Json row = {{"width", width}};
-    std::printf("    width %d:", width);
-    for (const double gap : {0.5, 2.0, 8.0}) {
-      const double saved = beam_saving(context, workload, width, gap);
-      std::printf("  %.1f nats %5.1f %%", gap, 100 * saved);
-      row["by_gap"].push_back({{"gap_nats", gap}, {"saved", saved}});
+  std::printf("  beam search, by the share of certain steps: blocks saved, requests/s\n");
+  for (size_t i = 0; i < runs.size(); ++i) {
+    Json row = {{"width", kWidths[i]}, {"by_certainty", Json::array()}};
+    std::printf("    width %d:", kWidths[i]);
+    for (size_t c = 0; c < std::size(kCertainties); ++c) {
+      const PaperOutcome& outcome = runs[i].beams[c];
+      const double faster = gain(outcome, runs[i], kWidths[i]);
+      std::printf("  [%.2f] %4.1f %%, %.2f x", kCertainties[c], 100 * outcome.blocks_saved, faster);
+      row["by_certainty"].push_back(
+          {{"certainty", kCertainties[c]}, {"saved", outcome.blocks_saved}, {"gain", faster}});
     }
     std::printf("\n");
     rows.push_back(row);
@@ -191,8 +134,9 @@ Json sharing_figure(const PaperContext& context) {
   Json panels = Json::array();
   for (const std::string& workload : context.workloads()) {
     std::printf("%s\n", workload.c_str());
-    Json parallel = parallel_rows(context, workload);
-    Json beam = beam_rows(context, workload);
+    const std::vector<SharingRuns> runs = run_all(context, workload);
+    Json parallel = parallel_rows(runs, workload);
+    Json beam = beam_rows(runs, workload);
     panels.push_back({{"workload", workload},
                       {"parallel", parallel},
                       {"beam", beam},

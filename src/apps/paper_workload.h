@@ -15,6 +15,7 @@ struct PaperRequest {
   double arrival = 0;          // seconds
   int prompt = 0, output = 0;  // tokens
   int n = 1;                   // answers
+  int beam_width = 0;          // > 0: one answer, by beam search
   int shared_prefix = 0;       // leading tokens of the prompt that all requests have
 };
 

@@ -67,6 +67,18 @@ Json answers_json(const std::vector<TextDelta>& answers,
   return out;
 }
 
+namespace {
+
+// What an experiment's memory policy took beside the paged one: nothing where it is the paged one.
+std::string policy_cost(const EngineConfig& config, const EngineStats& stats) {
+  if (config.kv_policy == "paged") return "";
+  return " | --kv-policy " + config.kv_policy + ": computed " +
+         std::to_string(stats.num_computed_tokens) + " tokens, copied " +
+         std::to_string(stats.num_copied_blocks) + " blocks";
+}
+
+}  // namespace
+
 std::string figures_line(const RequestStats& stats, const Llm& llm) {
   const EngineStats engine = llm.stats();
   const auto speed = [](const char* name, double tokens_per_second) {
@@ -79,7 +91,8 @@ std::string figures_line(const RequestStats& stats, const Llm& llm) {
          std::to_string(stats.num_generated_tokens) + " tokens" +
          speed("decode", stats.decode_tokens_per_second()) + " | KV blocks " +
          std::to_string(engine.peak_used_blocks) + " of " + std::to_string(engine.num_blocks) +
-         ", KV pool " + human_bytes(llm.load_report().kv_plan.pool_bytes) + " | load " +
+         ", KV pool " + human_bytes(llm.load_report().kv_plan.pool_bytes) +
+         policy_cost(llm.engine_config(), engine) + " | load " +
          format_double(llm.load_report().seconds, 2) + " s | peak memory " +
          human_bytes(peak_resident_bytes());
 }

@@ -30,6 +30,7 @@ TEST_F(CommandTest, EveryCommandHasHelp) {
                                    {"generate"},
                                    {"bench"},
                                    {"bench", "model"},
+                                   {"bench", "paper"},
                                    {"perplexity"},
                                    {"info"},
                                    {"plan"},

@@ -221,6 +221,34 @@ TEST_F(RefusalTest, OutputsThatCannotBeWritten) {
   refuses({"bench", "model", tiny(), "--json", out}, 7, {out});
 }
 
+TEST_F(RefusalTest, PoliciesThatDoNotGoTogether) {
+  const auto run = [&](const Arguments& more) {
+    Arguments all = {"run", tiny(), "-p", "x"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  refuses(run({"--kv-policy", "pow3"}), 2, {"--kv-policy", "'pow3'", "oracle"});
+  refuses(run({"--batching", "now"}), 2, {"--batching", "'now'", "dynamic"});
+  refuses(run({"--kv-policy", "max", "--preemption-mode", "swap", "--swap-space", "1MiB"}),
+          2,
+          {"--preemption-mode swap", "--kv-policy max", "--kv-policy paged"});
+  refuses(
+      run({"--kv-policy", "max", "--beam-width", "2"}), 2, {"beam_width is 2", "--kv-policy max"});
+  refuses(run({"--batching", "static", "--batch-size", "65"}), 2, {"65", "--max-num-seqs 64"});
+  refuses(run({"--kv-policy", "off", "-n", "100", "--max-num-batched-tokens", "64"}),
+          2,
+          {"--kv-policy off", "--max-num-batched-tokens is 64"});
+}
+
+TEST_F(RefusalTest, FiguresOfThePaper) {
+  refuses({"bench", "paper"}, 2, {"FIGURE"});
+  refuses({"bench", "paper", "memory-wast"}, 2, {"'memory-wast'", "memory-waste,latency-rate"});
+  refuses({"bench", "paper", "memory-waste", "--trace", "/nosuch"}, 3, {"/nosuch"});
+  refuses({"bench", "paper", "shared-prefix", "--trace", path("t.csv")}, 2, {"--trace"});
+  write_file(path("t.csv"), "TIMESTAMP,ContextTokens,GeneratedTokens\n2023,1\n");
+  refuses({"bench", "paper", "memory-waste", "--trace", path("t.csv")}, 4, {"t.csv, line 2"});
+}
+
 TEST_F(RefusalTest, NumbersOfAnswers) {
   const auto run = [&](const Arguments& more) {
     Arguments all = {"run", tiny(), "-p", "x"};

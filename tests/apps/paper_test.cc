@@ -1,0 +1,160 @@
+// quire bench paper: parameters, workloads, traces, and experiments in model-time whose outcome can
+// be computed by hand.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "apps/paper_figures.h"
+#include "apps/paper_run.h"
+
+namespace quire {
+namespace {
+
+PaperParameters parameters() {
+  Result<PaperParameters> parsed = parse_paper_parameters(paper_parameters_json());
+  EXPECT_TRUE(parsed.ok()) << parsed.status().message();
+  return *parsed;
+}
+
+TEST(PaperParameters, AreThoseOfThePaper) {
+  const CostModel cost = parameters().cost;
+  EXPECT_EQ(cost.kv_bytes_per_token(), 819200);  // its section 3: 800 KB
+  EXPECT_EQ(cost.num_blocks(1), 15728);          // its table 1: 15.7 K slots
+  EXPECT_EQ(cost.num_blocks(16), 983);
+  EXPECT_EQ(paper_systems(cost)[0].batch_size, 7);  // its figure 13: 7 requests of 2048 tokens
+}
+
+TEST(PaperParameters, RefusesWhatIsMissingByName) {
+  Json json = Json::parse(paper_parameters_json());
+  json["parameters"].erase("peak_flops");
+  const auto refused = parse_paper_parameters(json.dump());
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("peak_flops"), std::string::npos);
+  EXPECT_FALSE(parse_paper_parameters("[]").ok());
+  EXPECT_FALSE(parse_paper_parameters("{\"name\": \"x\", \"parameters\": 3}").ok());
+}
+
+double mean(const std::vector<PaperRequest>& requests, int PaperRequest::* length) {
+  double sum = 0;
+  for (const PaperRequest& request : requests) sum += request.*length;
+  return sum / static_cast<double>(requests.size());
+}
+
+TEST(PaperWorkload, HasThePapersMeansAndTheRateAsked) {
+  const PaperParameters p = parameters();
+  const auto sharegpt = draw_requests(p.sharegpt, 10, 10000, 2048, 1);
+  EXPECT_NEAR(mean(sharegpt, &PaperRequest::prompt), 161.31, 3);
+  EXPECT_NEAR(mean(sharegpt, &PaperRequest::output), 337.99, 8);  // long ones are drawn again
+  EXPECT_NEAR(static_cast<double>(sharegpt.size()), 100000, 1000);
+  const auto alpaca = draw_requests(p.alpaca, 10, 10000, 2048, 1);
+  EXPECT_NEAR(mean(alpaca, &PaperRequest::prompt), 19.31, 0.2);
+  EXPECT_NEAR(mean(alpaca, &PaperRequest::output), 58.45, 1);
+}
+
+TEST(PaperWorkload, ReadsAnAzureTrace) {
+  const auto trace = parse_azure_trace(
+      "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
+      "2023-11-16 18:15:46.5000000,374,44\r\n"
+      "2023-11-16 18:15:46.7500000,5000,44\n"
+      "2023-11-16 18:16:16.5000000,396,109\n",
+      "t.csv");
+  ASSERT_TRUE(trace.ok()) << trace.status().message();
+  ASSERT_EQ(trace->size(), 3u);
+  EXPECT_DOUBLE_EQ((*trace)[2].arrival, 30);
+  EXPECT_EQ((*trace)[2].prompt, 396);
+  EXPECT_EQ((*trace)[2].output, 109);
+  const auto scaled = scale_trace(*trace, 4, 100, 2048);  // without the one that is too long
+  ASSERT_EQ(scaled.size(), 2u);
+  EXPECT_DOUBLE_EQ(scaled[1].arrival, 0.5);
+}
+
+TEST(PaperWorkload, RefusesADamagedTraceByItsLine) {
+  const std::string header = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+  for (const char* line : {"2023-11-16 18:15:46.5,374",
+                           "2023-11-16 18:15:46.5,374,44,1",
+                           "2023-11-16 25:15:46.5,374,44",
+                           "2023-11-16 18:15:46.5,-1,44",
+                           "2023-11-16 18:15:46.5,9999999999,44",
+                           "2023-11-16 18:15:nan,3,44",
+                           "x",
+                           ",,"}) {
+    const auto refused =
+        parse_azure_trace(header + "2023-11-16 18:15:46.5,374,44\n" + line + "\n", "t.csv");
+    ASSERT_FALSE(refused.ok()) << line;
+    EXPECT_NE(refused.status().message().find("t.csv, line 3"), std::string::npos) << line;
+  }
+  EXPECT_FALSE(parse_azure_trace("a,b,c\n", "t.csv").ok());
+  EXPECT_FALSE(parse_azure_trace("", "t.csv").ok());
+  EXPECT_FALSE(parse_azure_trace(header, "t.csv").ok());
+}
+
+// One request: a prefill step and output - 1 decode steps.
+TEST(PaperRun, ChargesAStepByTheCostModel) {
+  const CostModel c = parameters().cost;
+  const std::vector<PaperRequest> one = {{.arrival = 0, .prompt = 100, .output = 3}};
+  PaperRun run{.system = orca_oracle_system()};
+  const PaperOutcome outcome = run_in_model_time(c, run, one);
+  const double weights = 26e9 / (c.memory_bandwidth * c.weight_read_efficiency);
+  const double token = 819200 / (c.memory_bandwidth * c.kv_read_efficiency);
+  const double expected = 3 * (weights + c.step_seconds) + (100 + 101 + 102) * token;
+  EXPECT_NEAR(outcome.seconds, expected, 1e-9);
+  EXPECT_NEAR(outcome.normalised_latency, expected / 3, 1e-9);
+  EXPECT_NEAR(outcome.mean_running, 1, 1e-9);
+  run.system = paged_system();
+  EXPECT_NEAR(run_in_model_time(c, run, one).seconds,
+              expected + 303 * token * c.paged_overhead_tokens / 16,
+              1e-9);
+}
+
+TEST(PaperRun, RequestLevelBatchesAnswerAtTheirEnd) {
+  const CostModel c = parameters().cost;
+  const std::vector<PaperRequest> two = {{.arrival = 0, .prompt = 10, .output = 1},
+                                         {.arrival = 0, .prompt = 10, .output = 100}};
+  PaperRun run{.system = paper_systems(c)[0]};
+  const PaperOutcome batch = run_in_model_time(c, run, two);
+  EXPECT_NEAR(batch.normalised_latency, (batch.seconds + batch.seconds / 100) / 2, 1e-9);
+  run.system = orca_oracle_system();
+  EXPECT_LT(run_in_model_time(c, run, two).normalised_latency, 0.1);
+}
+
+TEST(PaperRun, MaxHoldsSevenRequestsAndWastesWhatThePaperSays) {
+  const PaperParameters p = parameters();
+  const PaperRun run{.system = paper_systems(p.cost)[2], .measures_memory = true, .stop_at = 120};
+  const auto requests = draw_requests(p.sharegpt, 4, 120, 2048, 1);
+  const PaperOutcome outcome = run_in_model_time(p.cost, run, requests);
+  const KvShares& kv = outcome.kv;
+  EXPECT_NEAR(kv.tokens + kv.reserved + kv.internal + kv.external + kv.ended + kv.free, 1, 1e-9);
+  EXPECT_NEAR(kv.external, (983 - 7 * 128) / 983.0, 1e-9);
+  EXPECT_NEAR(outcome.mean_running, 7, 0.3);
+}
+
+TEST(PaperRun, SharingSavesBlocksAndApartItDoesNot) {
+  const CostModel c = parameters().cost;
+  PaperRun run{.system = paged_system(), .measures_memory = true};
+  const std::vector<PaperRequest> alone = {{.arrival = 0, .prompt = 160, .output = 2}};
+  EXPECT_EQ(run_in_model_time(c, run, alone).blocks_saved, 0);
+  const std::vector<PaperRequest> four = {{.arrival = 0, .prompt = 160, .output = 200, .n = 4}};
+  EXPECT_GT(run_in_model_time(c, run, four).blocks_saved, 0.3);
+  const std::vector<PaperRequest> beams = {
+      {.arrival = 0, .prompt = 160, .output = 200, .beam_width = 4}};
+  const PaperOutcome searched = run_in_model_time(c, run, beams);
+  EXPECT_EQ(searched.num_finished, 1);
+  EXPECT_GT(searched.blocks_saved, 0.6);
+}
+
+TEST(PaperFigures, EveryFigureRunsOnAShortTrace) {
+  PaperContext context;
+  context.parameters = parameters();
+  context.seconds = 5;
+  for (int i = 0; i < 60; ++i) {
+    context.trace.push_back({.arrival = i * 0.1, .prompt = 20 + i, .output = 10 + i % 7});
+  }
+  for (const PaperFigure& figure : paper_figures()) {
+    EXPECT_TRUE(figure.run(context).is_object()) << figure.name;
+  }
+}
+
+}  // namespace
+}  // namespace quire
