@@ -147,7 +147,7 @@ TEST(PaperRun, SharingSavesBlocksAndApartItDoesNot) {
 TEST(PaperFigures, EveryFigureRunsOnAShortTrace) {
   PaperContext context;
   context.parameters = parameters();
-  context.seconds = 5;
+  context.seconds = 2;
   for (int i = 0; i < 60; ++i) {
     context.trace.push_back({.arrival = i * 0.1, .prompt = 20 + i, .output = 10 + i % 7});
   }

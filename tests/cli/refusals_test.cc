@@ -232,8 +232,9 @@ TEST_F(RefusalTest, PoliciesThatDoNotGoTogether) {
   refuses(run({"--kv-policy", "max", "--preemption-mode", "swap", "--swap-space", "1MiB"}),
           2,
           {"--preemption-mode swap", "--kv-policy max", "--kv-policy paged"});
-  refuses(
-      run({"--kv-policy", "max", "--beam-width", "2"}), 2, {"beam_width is 2", "--kv-policy max"});
+  refuses(run({"--kv-policy", "max", "--beam-width", "2"}),
+          2,
+          {"--beam-width is 2", "--kv-policy max"});
   refuses(run({"--batching", "static", "--batch-size", "65"}), 2, {"65", "--max-num-seqs 64"});
   refuses(run({"--kv-policy", "off", "-n", "100", "--max-num-batched-tokens", "64"}),
           2,
