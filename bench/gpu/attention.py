@@ -30,6 +30,7 @@ class Clock:
 
     def once(self, function):
         self.flush.zero_()
+        torch.cuda._sleep(200000)  # 0.1 ms in which the launches below are queued: host time is not measured
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         function()
@@ -73,14 +74,15 @@ def sdpa(backend, q, k, v, causal):
 class Bench:
     def __init__(self, options):
         self.clock, self.options, self.rows = Clock(), options, []
+        self.read = None  # GB/s of a plain read, measured by limits()
         self.fa3 = None
         if options.fa3:
             sys.path.insert(0, options.fa3)
             import fa3
             self.fa3 = fa3
 
-    def cell(self, group, label, functions, work, unit="TFLOP/s"):
-        """work: FLOPs, or bytes when the unit is GB/s."""
+    def cell(self, group, label, functions, work, unit="TFLOP/s", calls=1):
+        """work: FLOPs, or bytes when the unit is GB/s. calls: of the kernel in one run of the function."""
         usable = {}
         for name, function in functions.items():
             try:
@@ -97,6 +99,12 @@ class Bench:
                    ratio={n: r / peers[best] for n, r in rate.items() if n.startswith("quire")} if peers else {})
         self.rows.append(row)
         text = "  ".join(f"{n} {r:.0f}" for n, r in rate.items())
+        if unit == "GB/s":
+            text += " | us " + " ".join(f"{t * 1e3 / calls:.1f}" for t in times.values())
+            if self.read and "quire" in rate:
+                text += f" | {rate['quire'] / self.read:.1%} of read"
+        if "quire_invariant" in rate:
+            text += f" | invariant {rate['quire_invariant'] / rate['quire']:.2f} of fastest"
         ratios = " ".join(f"{x:.3f}" for x in row["ratio"].values())
         print(f"{group:14s} {label:26s} {text}  | ours/best {ratios}  [{row['clock']}]", flush=True)
 
@@ -105,6 +113,7 @@ class Bench:
         self.cell("limit", "bf16 8192^3", {"cublas": lambda: a @ b}, 2 * 8192**3)
         x = torch.empty(1 << 30, dtype=torch.float32, device=DEVICE).normal_()
         self.cell("limit", "read 4 GB", {"sum": lambda: x.sum()}, x.numel() * 4, "GB/s")
+        self.read = self.rows[-1]["rate"]["sum"]
         y = torch.empty_like(x)
         self.cell("limit", "copy 4 GB", {"copy": lambda: y.copy_(x)}, x.numel() * 8, "GB/s")
 
@@ -138,7 +147,9 @@ class Bench:
             b, h, kv, d = 16384 // s, 32, 8, 128
             q, k, v = normal(b * s, h, d), normal(b * s, kv, d), normal(b * s, kv, d)
             cu = torch.arange(b + 1, dtype=torch.int32, device=DEVICE) * s
-            functions = {"quire": qa.Call(q, k, v, causal=True, cu_q=cu, cu_k=cu, max_q=s, max_k=s).run}
+            options = dict(causal=True, cu_q=cu, cu_k=cu, max_q=s, max_k=s)
+            functions = {"quire": qa.Call(q, k, v, **options).run,
+                         "quire_invariant": qa.Call(q, k, v, batch_invariant=True, **options).run}
             if self.fa3:
                 functions["fa3"] = lambda: self.fa3.varlen(q, k, v, cu, cu, s, s)
             self.cell("gqa varlen", f"32/8 S {s}", functions, 2 * b * h * s * s * d)
@@ -164,44 +175,24 @@ class Bench:
             pairs = n * s - n * (n - 1) / 2
             self.cell("chunk 512", f"B8 context {s} block {block}", functions, 4 * b * h * pairs * d)
 
-    def decode(self, cases, block=16, tokens=1):
+    def decode(self, cases, block=16, tokens=1, graph_calls=20):
+        """One call with a cold L2, and calls in a CUDA graph (where those of a size that fits L2 find it warm). GB/s of keys
+        and values."""
         for b, s in cases:
             h, kv, d = 32, 8, 128
             q = normal(b * tokens, h, d)
             k, v, table, used = self.paged_cache(b, s, block)
             cu = torch.arange(b + 1, dtype=torch.int32, device=DEVICE) * tokens
-            functions = {"quire": qa.Call(q, k, v, causal=True, cu_q=cu, max_q=tokens, max_k=s, block_table=table,
-                                          seqused_k=used).run}
-            functions["quire_invariant"] = qa.Call(q, k, v, causal=True, cu_q=cu, max_q=tokens, max_k=s,
-                                                   block_table=table, seqused_k=used, batch_invariant=True).run
+            options = dict(causal=True, cu_q=cu, max_q=tokens, max_k=s, block_table=table, seqused_k=used)
+            functions = {"quire": qa.Call(q, k, v, **options).run}
+            functions["quire_invariant"] = qa.Call(q, k, v, batch_invariant=True, **options).run
             if self.fa3:
                 functions["fa3"] = lambda: self.fa3.paged(q.view(b, tokens, h, d), k, v, table, used)
-            self.cell(f"decode q{tokens}", f"B{b} S{s} block {block}", functions, b * s * kv * d * 4, "GB/s")
-
-    def decode_graph(self, cases, block=16, calls=20):
-        for b, s in cases:
-            h, kv, d = 32, 8, 128
-            q = normal(b, h, d)
-            k, v, table, used = self.paged_cache(b, s, block)
-            cu = torch.arange(b + 1, dtype=torch.int32, device=DEVICE)
-            ours = qa.Call(q, k, v, causal=True, cu_q=cu, max_q=1, max_k=s, block_table=table, seqused_k=used).run
-            functions = {"quire": ours}
-            if self.fa3:
-                functions["fa3"] = lambda: self.fa3.paged(q.view(b, 1, h, d), k, v, table, used)
-            graphs = {}
-            for name, function in functions.items():
-                function()
-                torch.cuda.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    for _ in range(calls):
-                        function()
-                graphs[name] = graph.replay
-            times = self.clock.interleaved(graphs, self.options.rounds)
-            us = {n: t * 1e3 / calls for n, t in times.items()}
-            self.rows.append(dict(group="decode graph", label=f"B{b} S{s}", unit="us", microseconds=us))
-            print(f"decode graph   B{b} S{s} block {block}: " + "  ".join(f"{n} {u:.2f} us" for n, u in us.items()),
-                  flush=True)
+            size = b * s * kv * d * 4
+            label = f"B{b} S{s} block {block}"
+            self.cell(f"decode q{tokens}", label, functions, size, "GB/s")
+            graphs = {name: captured(function, graph_calls) for name, function in functions.items()}
+            self.cell(f"decode q{tokens}", f"{label} graph", graphs, size * graph_calls, "GB/s", graph_calls)
 
     def sm80(self, d, causal, lengths, backward):
         for s in lengths:
@@ -347,13 +338,24 @@ class Bench:
         self.cell("training step", "GPT-2 small attention", functions, layers * 3.5 * 2 * b * h * s * s * d)
 
 
+def captured(function, calls):
+    """A replay of `calls` calls in one CUDA graph."""
+    function()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            function()
+    return graph.replay
+
+
 def slope(x, y):
     """Of the least-squares line."""
     mean_x, mean_y = statistics.mean(x), statistics.mean(y)
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x)**2 for a in x)
 
 
-ALL = "limits,d128,d64,d256,ablation,varlen,chunk,decode,graph,spec,sm80,memory,traffic,rope,training"
+ALL = "limits,d128,d64,d256,ablation,varlen,chunk,decode,small,spec,sm80,memory,traffic,rope,training"
 
 
 def main():
@@ -385,8 +387,8 @@ def main():
                 bench.chunk()
             elif group == "decode":
                 bench.decode([(16, 8192), (64, 4096), (128, 2048), (256, 2048)])
-            elif group == "graph":
-                bench.decode_graph([(1, 2048), (1, 8192), (32, 2048)])
+            elif group == "small":
+                bench.decode([(1, 2048), (1, 8192), (32, 2048)])
             elif group == "spec":
                 for tokens in (4, 8, 16):
                     bench.decode([(32, 4096)], tokens=tokens)

@@ -91,6 +91,7 @@ Status EngineLoop::collect_and_commit(InFlight& step) {
   step.launched = false;
   QUIRE_RETURN_IF_ERROR(runner_->collect(&result_));
   note_cost(step);
+  note_first_tokens(step.batch);
   show_logits(step.batch);
   scheduler_.commit(step.batch, result_, &committed_);
   publish_stats();  // before any reader learns of it
@@ -208,6 +209,15 @@ void EngineLoop::note_scheduled(const ScheduledBatch& batch) {
   }
 }
 
+// Of a beam search, too, whose tokens are told only at its end.
+void EngineLoop::note_first_tokens(const ScheduledBatch& batch) {
+  for (const ScheduledSequence& entry : batch.sequences) {
+    OpenRequest* request = entry.samples ? request_of(entry.id) : nullptr;
+    if (request == nullptr || request->first_token_time != 0) continue;
+    request->first_token_time = seconds_since(request->submit_time);
+  }
+}
+
 void EngineLoop::show_logits(const ScheduledBatch& batch) {
   for (const ScheduledSequence& entry : batch.sequences) {
     const OpenRequest* request = request_of(entry.id);
@@ -230,9 +240,6 @@ void EngineLoop::deliver(const CommittedSequence& done) {
     delta.logprobs.push_back(std::move(logprobs.sampled));
   }
   if (request.wants_prompt_logprobs) delta.prompt_logprobs = std::move(logprobs.prompt);
-  if (done.num_new_tokens > 0 && request.first_token_time == 0) {
-    request.first_token_time = seconds_since(request.submit_time);
-  }
   delta.finish_reason = done.finish_reason;
   if (done.finish_reason == FinishReason::kNone) {
     const bool worth_sending = !delta.tokens.empty() || !delta.prompt_logprobs.empty();

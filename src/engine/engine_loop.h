@@ -87,6 +87,7 @@ class EngineLoop {
   void cancel(CancelMessage message);
   void note_cost(const InFlight& step);
   void note_scheduled(const ScheduledBatch& batch);
+  void note_first_tokens(const ScheduledBatch& batch);
   void show_logits(const ScheduledBatch& batch);
   void deliver(const CommittedSequence& done);
   void end(OpenRequest& request, SequenceId id, TokenDelta delta);

@@ -15,6 +15,7 @@ namespace {
 
 struct Case {
   int n, d;
+  bool grouped;
 };
 
 // Small integers: exact in bf16, and so are their dot products in f32.
@@ -51,7 +52,7 @@ class WgmmaLayoutTest : public ::testing::TestWithParam<Case> {
       GTEST_SKIP() << "needs a GPU of compute capability 9.0";
     }
   }
-  using Run = int (*)(int, int, const void*, const void*, float*);
+  using Run = int (*)(int, int, bool, const void*, const void*, float*);
   static std::vector<float> run(Run function,
                                 const std::vector<uint16_t>& a,
                                 const std::vector<uint16_t>& b,
@@ -59,9 +60,8 @@ class WgmmaLayoutTest : public ::testing::TestWithParam<Case> {
     const DeviceBuffer da(a.size() * 2), db(b.size() * 2), out(out_count * 4);
     cudaMemcpy(da.get(), a.data(), a.size() * 2, cudaMemcpyHostToDevice);
     cudaMemcpy(db.get(), b.data(), b.size() * 2, cudaMemcpyHostToDevice);
-    EXPECT_EQ(
-        function(GetParam().n, GetParam().d, da.get(), db.get(), static_cast<float*>(out.get())),
-        0);
+    const auto [n, d, grouped] = GetParam();
+    EXPECT_EQ(function(n, d, grouped, da.get(), db.get(), static_cast<float*>(out.get())), 0);
     std::vector<float> host(out_count);
     cudaMemcpy(host.data(), out.get(), out_count * 4, cudaMemcpyDeviceToHost);
     return host;
@@ -69,7 +69,7 @@ class WgmmaLayoutTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(WgmmaLayoutTest, ScoresAreExact) {
-  const auto [n, d] = GetParam();
+  const auto [n, d, grouped] = GetParam();
   std::vector<float> q, k;
   const auto q_bits = random_bf16(64 * d, 1, &q), k_bits = random_bf16(n * d, 2, &k);
   const std::vector<float> s = run(quire::cuda::run_qk, q_bits, k_bits, 64 * n);
@@ -83,7 +83,7 @@ TEST_P(WgmmaLayoutTest, ScoresAreExact) {
 }
 
 TEST_P(WgmmaLayoutTest, WeightedSumsAreExact) {
-  const auto [n, d] = GetParam();
+  const auto [n, d, grouped] = GetParam();
   if (n == 176) GTEST_SKIP() << "scores only";
   std::vector<float> p, v;
   const auto p_bits = random_bf16(64 * n, 3, &p), v_bits = random_bf16(n * d, 4, &v);
@@ -97,10 +97,16 @@ TEST_P(WgmmaLayoutTest, WeightedSumsAreExact) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Tiles,
-    WgmmaLayoutTest,
-    ::testing::Values(Case{64, 64}, Case{128, 128}, Case{80, 256}, Case{176, 128}));
+INSTANTIATE_TEST_SUITE_P(Tiles,
+                         WgmmaLayoutTest,
+                         ::testing::Values(Case{64, 64, false},
+                                           Case{128, 128, false},
+                                           Case{80, 256, false},
+                                           Case{176, 128, false},
+                                           Case{64, 64, true},
+                                           Case{128, 128, true},
+                                           Case{80, 256, true},
+                                           Case{176, 128, true}));
 
 TEST(SwizzleTest, IsAPermutationOfEachGroupOfEightRows) {
   std::vector<bool> seen(64);

@@ -48,11 +48,17 @@ TEST(AttentionSelectTest, MoreRowsThanOneTileDoNotSplit) {
   EXPECT_EQ(selected(dense(17, 8192)), "sm90_forward");  // 68 rows
 }
 
-TEST(AttentionSelectTest, TheBatchInvariantPlanTakesOneKernelAtEveryLength) {
-  for (int length : {1, 16, 17, 2048}) {
-    QuireAttentionArgs args = dense(length, 8192);
-    args.batch_invariant = 1;
-    EXPECT_EQ(selected(args), "sm90_split") << length;
+TEST(AttentionSelectTest, TheBatchInvariantPlanMergesChunksWhereverItSplitsThem) {
+  for (int head_dim : {64, 128, 256}) {
+    for (int length : {1, 16, 17, 2048}) {
+      QuireAttentionArgs args = dense(length, 8192, 32, 8, head_dim);
+      args.batch_invariant = 1;
+      // d256 has no merging kernel: then every length is split, so that all agree in every bit.
+      EXPECT_EQ(selected(args), length <= 16 || head_dim == 256 ? "sm90_split" : "sm90_merged")
+          << length;
+      args.softcap = 15;
+      EXPECT_EQ(selected(args), "sm90_split") << length;
+    }
   }
 }
 

@@ -14,7 +14,7 @@ import torch
 import quire_attention as qa
 
 SEED = int(os.environ.get("QUIRE_TEST_SEED", "1"))
-FORWARD = ["sm90_forward", "sm90_split", "sm80_forward", "standard", "reference"]
+FORWARD = ["sm90_forward", "sm90_split", "sm90_merged", "sm80_forward", "standard", "reference"]
 exercised = set()
 
 
@@ -229,8 +229,10 @@ def test_decode(d, tokens):
     g = torch.Generator().manual_seed(SEED)
     for group in (1, 2, 5, 7, 8, 12, 16, 32):
         lens_k = [max(tokens, int(10 ** (1 + 3 * x))) for x in torch.rand(9, generator=g).tolist()] + [0]
-        check_all(Problem([tokens] * 10, lens_k, 2 * group, 2, d, window=(-1, 0), layout="paged", sinks=group == 8),
-                  ["sm90_split"])
+        problem = Problem([tokens] * 10, lens_k, 2 * group, 2, d, window=(-1, 0), layout="paged", sinks=group == 8)
+        problem.check("sm90_split")
+        problem.options["batch_invariant"] = True
+        problem.check("sm90_split")
 
 
 def test_results_do_not_depend_on_the_batch():
@@ -247,20 +249,26 @@ def test_results_do_not_depend_on_the_batch():
         assert torch.equal(out[0], together[b]), b
 
 
-def test_invariant_prefill_and_decode_agree_in_every_bit():
-    lens_q, lens_k = [300, 1, 65, 1], [1400, 3000, 65, 513]
-    problem = Problem(lens_q, lens_k, 32, 8, window=(-1, 0), layout="paged")
+@pytest.mark.parametrize("d,options", [(128, {}), (64, {}), (256, {}), (128, dict(sinks=True)), (64, dict(sinks=True)),
+                                       (128, dict(window=(700, 0))), (128, dict(softcap=15.0))])
+def test_invariant_prefill_and_decode_agree_in_every_bit(d, options):
+    lens_q, lens_k = [300, 1, 65, 1, 1100, 40], [1400, 3000, 65, 513, 1100, 4000]
+    problem = Problem(lens_q, lens_k, 32, 8, d, **{"window": (-1, 0), **options}, layout="paged")
     together = qa.Call(problem.q, problem.k, problem.v, batch_invariant=True, **problem.options)
-    assert together.name == "sm90_split"
+    assert together.name == ("sm90_split" if d == 256 or "softcap" in options else "sm90_merged")
     together.run()
     problem.options["batch_invariant"] = True
     problem.check("sm90_split")
     one = torch.tensor([0, 1], dtype=torch.int32, device="cuda")
-    for b, i in [(0, 0), (0, 17), (0, 200), (0, 299), (1, 0), (2, 0), (2, 63), (3, 0)]:
+    rows = [(0, 0), (0, 17), (0, 200), (0, 299), (1, 0), (2, 0), (2, 63), (3, 0), (4, 0), (4, 100), (4, 511), (4, 512),
+            (4, 640), (4, 1099), (5, 0), (5, 39)]
+    for b, i in rows:
         row = sum(lens_q[:b]) + i
         options = dict(problem.options, max_q=1, cu_q=one, block_table=problem.options["block_table"][b:b + 1],
                        seqused_k=torch.tensor([lens_k[b] - lens_q[b] + i + 1], dtype=torch.int32, device="cuda"))
-        out, _ = qa.forward(problem.q[row:row + 1], problem.k, problem.v, **options)
+        call = qa.Call(problem.q[row:row + 1], problem.k, problem.v, **options)
+        assert call.name == "sm90_split"
+        out, _ = call.run()
         assert torch.equal(out[0], together.out[row]), (b, i)
 
 

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "engine/engine.h"
 #include "simulation/fake_model_runner.h"
 
@@ -123,13 +125,13 @@ TEST(Policies, ADynamicBatchWaitsForItsWindowOrUntilItIsFull) {
 }
 
 TEST(Policies, CancellingTheLastRunningMemberLetsTheOthersAnswer) {
-  auto engine = make_engine(config_for("paged", "static"));
   EngineConfig config = config_for("paged", "dynamic");
   config.batch_size = 2;
   config.batch_window_ms = 60'000;
-  engine = make_engine(config);
+  auto engine = make_engine(config);
   TokenStream quick = engine->submit(request(1, 1)).value();
   auto slow = std::make_unique<TokenStream>(engine->submit(request(2, 27)).value());
+  while (engine->stats().num_steps == 0) std::this_thread::yield();  // the batch has begun
   slow.reset();
   EXPECT_EQ(read_all(quick, 1)[0].size(), 1u);
 }

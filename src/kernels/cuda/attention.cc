@@ -43,6 +43,12 @@ double split_cost(const QuireAttentionArgs* args) {
   return args->batch_invariant != 0 || sm90::packed_rows(*args) <= 64 ? forward_flops(args) / 10e15
                                                                       : HUGE_VAL;
 }
+// Chunks merged in registers: the bits of the batch-invariant plan without partial results, for
+// sequences with many query rows. Where it is not instantiated, all lengths are split.
+double merged_cost(const QuireAttentionArgs* args) {
+  return args->batch_invariant != 0 && sm90::packed_rows(*args) > 64 ? forward_flops(args) / 20e15
+                                                                     : HUGE_VAL;
+}
 // Ablations are listed to be tested and measured by name, never to be chosen.
 double never(const QuireAttentionArgs*) { return HUGE_VAL; }
 
@@ -51,7 +57,9 @@ constexpr const char* kStageName = kStage == 0   ? "full"
                                    : kStage == 1 ? "no_ping_pong"
                                    : kStage == 2 ? "no_overlap"
                                    : kStage == 3 ? "no_ping_pong_no_overlap"
-                                                 : "split";
+                                   : kStage == 4 ? "no_specialisation"
+                                   : kStage == 5 ? "split"
+                                                 : "merged";
 template <int kStage>
 int sm90_supports(const QuireAttentionArgs* args, const char** reason) {
   return sm90_supports_stage(args, kStageName<kStage>, reason);
@@ -126,12 +134,19 @@ constexpr QuireAttentionKernel kKernels[] = {
      never,
      sm90_workspace<3>,
      sm90_run<3>},
-    {"sm90_split",
-     "Flash-Decoding, arXiv 2311.01282, on Hopper",
+    {"sm90_forward_no_specialisation",
+     kFlash3,
      sm90_supports<4>,
-     split_cost,
+     never,
      sm90_workspace<4>,
      sm90_run<4>},
+    {"sm90_split",
+     "Flash-Decoding, arXiv 2311.01282, on Hopper",
+     sm90_supports<5>,
+     split_cost,
+     sm90_workspace<5>,
+     sm90_run<5>},
+    {"sm90_merged", kFlash3, sm90_supports<6>, merged_cost, sm90_workspace<6>, sm90_run<6>},
     {"sm80_forward", kFlash2, sm80_supports<0>, sm80_cost, no_workspace, sm80_run<0>},
     {"sm80_forward_64x32", kFlash2, sm80_supports<1>, never, no_workspace, sm80_run<1>},
     {"sm80_forward_64x64", kFlash2, sm80_supports<2>, never, no_workspace, sm80_run<2>},

@@ -32,7 +32,8 @@ int launch(const void* kernel,
            int smem_bytes,
            void** arguments,
            const QuireAttentionArgs& args,
-           QuireAttentionError* error) {
+           QuireAttentionError* error,
+           bool early) {
   if (smem_bytes > 48 * 1024) {
     const int code = check_cuda(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes),
@@ -40,14 +41,18 @@ int launch(const void* kernel,
         error);
     if (code != QUIRE_OK) return code;
   }
-  return check_cuda(cudaLaunchKernel(kernel,
-                                     grid,
-                                     dim3(threads),
-                                     arguments,
-                                     smem_bytes,
-                                     static_cast<cudaStream_t>(args.stream)),
-                    "launching an attention kernel",
-                    error);
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = smem_bytes;
+  config.stream = static_cast<cudaStream_t>(args.stream);
+  config.attrs = &attribute;
+  config.numAttrs = early ? 1 : 0;
+  return check_cuda(
+      cudaLaunchKernelExC(&config, kernel, arguments), "launching an attention kernel", error);
 }
 
 int encode_tensor_map(CUtensorMap* map,

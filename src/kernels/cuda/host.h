@@ -15,14 +15,17 @@ int fail(QuireAttentionError* error, int code, const char* format, ...)
 // QUIRE_OK, or QUIRE_CUDA_ERROR with what failed and the runtime's own words.
 int check_cuda(cudaError_t status, const char* what, QuireAttentionError* error);
 
-// Raises the kernel's limit of dynamic shared memory where needed and launches it.
+// Raises the kernel's limit of dynamic shared memory where needed and launches it. `early`: the
+// kernel may start while the one before it in the stream still runs (programmatic dependent launch,
+// sm_90); it must execute griddepcontrol.wait before it touches memory.
 int launch(const void* kernel,
            dim3 grid,
            int threads,
            int smem_bytes,
            void** arguments,
            const QuireAttentionArgs& args,
-           QuireAttentionError* error);
+           QuireAttentionError* error,
+           bool early = false);
 
 struct TensorMapSpec {
   int rank;

@@ -74,6 +74,20 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// Fetches the cache line of an address into L2.
+__device__ __forceinline__ void prefetch_l2(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
+__device__ __forceinline__ int atomic_add_acquire_release(int* global, int x) {
+  int before;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(global), "r"(x)
+               : "memory");
+  return before;
+}
+
 // ---- shared memory by address
 // ---------------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ int64_t num_rows(const QuireAttentionArgs& args) {
                              : static_cast<int64_t>(args.batch) * args.max_seqlen_q;
   return tokens * args.num_heads;
 }
-// Blocks of 64 queries of one head; packed sequences begin at block start / 64 + index.
-int64_t query_blocks(const QuireAttentionArgs& args) {
+// Blocks of queries of one head; packed sequences begin at block start / tile_queries + index.
+int64_t query_blocks(const QuireAttentionArgs& args, const BackwardKernel& kernel) {
   return args.cu_seqlens_q != nullptr
-             ? args.total_q / 64 + args.batch
-             : static_cast<int64_t>(args.batch) * divide_up(args.max_seqlen_q, 64);
+             ? args.total_q / kernel.tile_queries + args.batch
+             : static_cast<int64_t>(args.batch) * divide_up(args.max_seqlen_q, kernel.tile_queries);
 }
 int64_t sum_bytes(const QuireAttentionArgs& args, const BackwardKernel& kernel) {
-  return query_blocks(args) * args.num_heads * 64 * kernel.head_dim * 4;
+  return query_blocks(args, kernel) * args.num_heads * kernel.tile_queries * kernel.head_dim * 4;
 }
 int64_t delta_bytes(const QuireAttentionArgs& args) { return align_up(num_rows(args) * 4, 256); }
 
@@ -74,7 +74,7 @@ int run_backward(const QuireAttentionArgs& args,
                            grad.dv,
                            reinterpret_cast<float*>(workspace),
                            reinterpret_cast<float*>(workspace + delta_bytes(args)),
-                           query_blocks(args)};
+                           query_blocks(args, kernel)};
   QuireAttentionArgs copy = args;
   void* arguments[] = {&copy, &params};
   const dim3 delta_rows(
@@ -99,11 +99,11 @@ int run_backward(const QuireAttentionArgs& args,
                   error);
   }
   if (code != QUIRE_OK) return code;
-  const dim3 query_tiles(
-      divide_up(args.max_seqlen_q, kernel.tile_queries), args.num_heads, args.batch);
+  dim3 query_tiles(divide_up(args.max_seqlen_q, kernel.tile_queries), args.num_heads, args.batch);
   if (!grad.deterministic) {
     return launch(kernel.convert, query_tiles, 256, 0, arguments, args, error);
   }
+  query_tiles.x = divide_up(args.max_seqlen_q, kernel.dq_queries);
   return launch(
       kernel.dq, query_tiles, kernel.dq_threads, kernel.dq_smem_bytes, arguments, args, error);
 }

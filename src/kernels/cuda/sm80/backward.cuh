@@ -3,185 +3,55 @@
 //   dV = P^T dO      dS = P * (dO V^T - D)      dK = scale dS^T Q      dQ = scale dS K
 //
 // dkdv_kernel: a CTA owns kN keys of one KV head and walks over the queries of all heads of the
-// group, 64 at a time.
-//   A warp owns 16 keys and computes S^T and dP^T, so that P^T and dS^T are at once the A operands
-//   of dV and dK: only dS goes through shared memory, for dQ, whose partial sums are added
-//   atomically in f32.
-// dq_kernel: a CTA owns 64 queries and walks over the keys, without atomics: together with
-// dkdv_kernel without dQ this
-//   is the deterministic variant; it computes S and dP a second time (7 products instead of 5).
+// group, kM at a time.
+//   The warps of a group own 32 keys, so that every fragment of the other operand feeds two
+//   products. Each computes S^T and dP^T for its part of the queries, and dV and dK for its part of
+//   the columns: P^T and dS^T of its own queries are at once A operands, those of the others come
+//   through shared memory, where dS lies anyway for dQ, whose partial sums are added atomically in
+//   f32.
+// The deterministic variant leaves dQ to backward_dq.cuh.
 #pragma once
 
 #include "kernels/cuda/sequence.cuh"
 #include "kernels/cuda/sm80/backward.h"
-#include "kernels/cuda/sm80/tile.cuh"
+#include "kernels/cuda/sm80/backward_rows.cuh"
+#include "kernels/cuda/sm80/backward_traits.cuh"
 #include "kernels/cuda/softmax.cuh"
 
 namespace quire::cuda::sm80 {
-
-template <typename T_, int kD_, int kN_>
-struct BackwardTraits {
-  using T = T_;
-  static constexpr int kD = kD_, kN = kN_, kM = 64;
-  static constexpr int kWarps = 8, kThreads = 256;
-  static constexpr int kSplit =
-      kWarps * 16 / kN;  // warps that share 16 keys, each with a part of the columns
-  static constexpr int kColumns = kD / kSplit;  // of dK and dV a warp accumulates
-  static constexpr int kQueryBytes = kTileBytes<kM, kD>, kKeyBytes = kTileBytes<kN, kD>;
-  static constexpr int kStatBytes = 2 * kM * 4;
-  // K, V, two stages of (Q, dO), of dS^T and of (lse, delta)
-  static constexpr int kSmemBytes =
-      2 * kKeyBytes + 4 * kQueryBytes + 2 * kTileBytes<kN, kM> + 2 * kStatBytes + 1024;
-  static constexpr int kDqN = 64, kDqThreads = 128;
-  static constexpr int kDqSmemBytes =
-      2 * kQueryBytes + 2 * kTileBytes<kDqN, kD> + kStatBytes + 1024;
-};
-
-// dq_sum is not a matrix: the 64 x kD sums of a query block lie in the order in which the threads
-// of add_dq hold them, so that an atomic instruction of a warp covers one piece of memory without
-// gaps (512 bytes in one instruction on sm_90, 128 before). Sequences begin at a multiple of 64
-// rows.
-template <int kD>
-__device__ __forceinline__ float* dq_block(
-    const QuireAttentionArgs& a, const BackwardParams& g, const Sequence& s, int head, int m) {
-  const int64_t first = a.cu_seqlens_q != nullptr
-                            ? s.lse_start / 64 + s.batch
-                            : static_cast<int64_t>(s.batch) * ((a.max_seqlen_q + 63) / 64);
-  return g.dq_sum + (head * g.dq_blocks + first + m) * (64 * kD);
-}
-// Calls function(pointer, i) for the i-th of kCount values of this lane, kStep of them at once.
-#if __CUDA_ARCH__ >= 900
-constexpr int kDqStep = 4;
-#else
-constexpr int kDqStep = 1;
-#endif
-template <int kCount, typename Function>
-__device__ __forceinline__ void for_dq_values(float* warp_part, Function function) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int i = 0; i < kCount; i += kDqStep) function(warp_part + i * 32 + lane * kDqStep, i);
-}
-template <int kCount>
-__device__ __forceinline__ void atomic_add_dq(float* warp_part, const float (&d)[kCount]) {
-  for_dq_values<kCount>(warp_part, [&](float* p, int i) {
-#if __CUDA_ARCH__ >= 900
-    atomicAdd(reinterpret_cast<float4*>(p), make_float4(d[i], d[i + 1], d[i + 2], d[i + 3]));
-#else
-    atomicAdd(p, d[i]);
-#endif
-  });
-}
-
-// delta[row] = sum_c dO[row, c] O[row, c]: 8 columns a lane, kD / 8 lanes (a power of two) a row.
-template <typename T, int kD>
-__global__ void __launch_bounds__(256) delta_kernel(const __grid_constant__ QuireAttentionArgs a,
-                                                    const __grid_constant__ BackwardParams g) {
-  constexpr int kLanes = kD <= 64 ? 8 : kD <= 128 ? 16 : 32;
-  const Sequence s = get_sequence(a, blockIdx.z);
-  const int i = blockIdx.x * (256 / kLanes) + threadIdx.x / kLanes, head = blockIdx.y;
-  const int column = threadIdx.x % kLanes * 8;
-  float sum = 0;
-  if (i < s.len_q && column < a.head_dim) {
-    const int64_t at = s.o_start + i * a.o_stride_token + head * a.o_stride_head + column;
-    const uint4 o = *reinterpret_cast<const uint4*>(static_cast<const T*>(a.o) + at);
-    const uint4 d_o = *reinterpret_cast<const uint4*>(static_cast<const T*>(g.d_o) + at);
-    const T* x = reinterpret_cast<const T*>(&o);
-    const T* y = reinterpret_cast<const T*>(&d_o);
-#pragma unroll
-    for (int c = 0; c < 8; ++c) sum += static_cast<float>(x[c]) * static_cast<float>(y[c]);
-  }
-#pragma unroll
-  for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-  if (i < s.len_q && column == 0) g.delta[s.lse_start + head * s.lse_stride_head + i] = sum;
-}
-
-// Where the warps of add_dq stand in the 64 x kD block: 32 rows and a quarter of the columns each.
-template <int kD>
-struct DqWarp {
-  static constexpr int kColumns = kD / 4, kCount = kColumns;  // 32 x kD/4 values of 32 lanes
-  static __device__ __forceinline__ int row0() { return threadIdx.x / 32 % 2 * 32; }
-  static __device__ __forceinline__ int column0() { return threadIdx.x / 64 * kColumns; }
-  static __device__ __forceinline__ int part() { return threadIdx.x / 32 * 32 * kCount; }
-};
-
-// dQ = scale * dq_sum in 16 bits: a CTA a block of 64 queries, threads as in add_dq.
-template <typename T, int kD>
-__global__ void __launch_bounds__(256) convert_kernel(const __grid_constant__ QuireAttentionArgs a,
-                                                      const __grid_constant__ BackwardParams g) {
-  using Warp = DqWarp<kD>;
-  const Sequence s = get_sequence(a, blockIdx.z);
-  const int m = blockIdx.x, head = blockIdx.y, lane = threadIdx.x % 32;
-  if (m * 64 >= s.len_q) return;
-  float d[Warp::kCount];
-  for_dq_values<Warp::kCount>(dq_block<kD>(a, g, s, head, m) + Warp::part(), [&](float* p, int i) {
-#pragma unroll
-    for (int e = 0; e < kDqStep; ++e) d[i + e] = p[e];
-  });
-  T* to = static_cast<T*>(g.dq) + s.q_start + head * a.q_stride_head;
-#pragma unroll
-  for (int i = 0; i < Warp::kCount; i += 2) {
-    const int f = i / (Warp::kColumns / 2), j = i % (Warp::kColumns / 2);
-    const int query = m * 64 + Warp::row0() + 16 * f + fragment_row(lane, j % 4);
-    const int column = Warp::column0() + j / 4 * 8 + fragment_column(lane, j % 4);
-    if (query < s.len_q && column < a.head_dim) {
-      *reinterpret_cast<uint32_t*>(to + query * a.q_stride_token + column) =
-          pack2<T>(d[i] * a.scale, d[i + 1] * a.scale);
-    }
-  }
-}
-
-// d[16 x columns] += A (fragments of 16 x 16*kSteps) B, B = tile[k][n] from column n0 on.
-template <typename T, int kRows, int kSteps, int kColumns>
-__device__ __forceinline__ void accumulate(float (&d)[kColumns / 2],
-                                           const uint32_t (&a)[kSteps][4],
-                                           uint32_t tile,
-                                           int n0) {
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-    for (int n = 0; n < kColumns / 16; ++n) {
-      uint32_t b[4];
-      load_b_trans<kRows>(b, tile, n0 + 16 * n, step);
-      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n]), a[step], b[0], b[1]);
-      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n + 4]), a[step], b[2], b[3]);
-    }
-  }
-}
-
-// d[16 x kColumns] = A[row0.., :] B^T over kD, A = tile_a[row][d], B = tile_b[column][d].
-template <typename T, int kRowsA, int kRowsB, int kD, int kColumns>
-__device__ __forceinline__ void scores(float (&d)[kColumns / 2],
-                                       uint32_t tile_a,
-                                       int row0,
-                                       uint32_t tile_b) {
-#pragma unroll
-  for (int j = 0; j < kColumns / 2; ++j) d[j] = 0.0f;
-#pragma unroll
-  for (int step = 0; step < kD / 16; ++step) {
-    uint32_t a[4];
-    load_a<kRowsA>(a, tile_a, row0, step);
-#pragma unroll
-    for (int n = 0; n < kColumns / 16; ++n) {
-      uint32_t b[4];
-      load_b<kRowsB>(b, tile_b, 16 * n, step);
-      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n]), a, b[0], b[1]);
-      mma_16816<T>(reinterpret_cast<float(&)[4]>(d[8 * n + 4]), a, b[2], b[3]);
-    }
-  }
-}
 
 template <typename Traits>
 struct DkdvCta {
   using T = typename Traits::T;
   static constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
+  static constexpr int kQueries = Traits::kQueries, kSteps = kQueries / 16;
+  static constexpr bool kWholeSlabs = Traits::kColumns % 64 == 0;
   const QuireAttentionArgs& a;
   const BackwardParams& g;
   const Sequence& s;
-  int key0;                       // first key of the CTA
-  uint32_t k, v, queries, stats;  // shared: tiles, and 2 x (lse, delta)
+  int key0;                          // first key of the CTA
+  int row0, query0, column0;         // of the warp: keys, queries of a block, columns of dK and dV
+  uint32_t k, v, queries, p, stats;  // shared: tiles, and 2 x (lse, delta)
+
+  __device__ DkdvCta(const QuireAttentionArgs& args,
+                     const BackwardParams& params,
+                     const Sequence& sequence,
+                     uint32_t base)
+      : a(args), g(params), s(sequence), key0(static_cast<int>(blockIdx.x) * kN) {
+    const int warp = threadIdx.x / 32, part = warp / Traits::kGroups;
+    row0 = warp % Traits::kGroups * 32;
+    query0 = part * Traits::kQueries;
+    column0 = part * Traits::kColumns;
+    k = base;
+    v = k + Traits::kKeyBytes;
+    queries = v + Traits::kKeyBytes;
+    p = queries + 4 * Traits::kQueryBytes;
+    stats = p + 3 * Traits::kScoreBytes;
+  }
 
   __device__ uint32_t q_tile(int stage) const { return queries + stage * 2 * Traits::kQueryBytes; }
   __device__ uint32_t do_tile(int stage) const { return q_tile(stage) + Traits::kQueryBytes; }
+  __device__ uint32_t ds_tile(int stage) const { return p + (1 + stage) * Traits::kScoreBytes; }
 
   __device__ __forceinline__ void load_keys(int kv_head) const {
     const int rows = s.len_k - key0;
@@ -192,7 +62,8 @@ struct DkdvCta {
     load_tile<kN, kD, Traits::kThreads>(
         v, vp + key0 * a.v_stride_token, a.v_stride_token, rows, a.head_dim);
   }
-  // Q, dO, lse (in base 2) and delta of queries 64m.. of one head.
+  // Q, dO, lse (in base 2) and delta of queries kM m.. of one head. A row that sees no key has lse
+  // -inf; +inf makes its p zero.
   __device__ __forceinline__ void load_queries(int stage, int head, int m) const {
     const int rows = s.len_q - m * kM;
     const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
@@ -209,7 +80,9 @@ struct DkdvCta {
       for (int r = 0; r < 4; ++r) {
         const float x = row + r < rows ? from[m * kM + row + r] : 0.0f;
         store_shared_4(stats + stage * Traits::kStatBytes + (which * kM + row + r) * 4,
-                       __float_as_uint(which == 0 ? x * kLog2e : x));
+                       __float_as_uint(which != 0           ? x
+                                       : x == -CUDART_INF_F ? CUDART_INF_F
+                                                            : x * kLog2e));
       }
     }
     cp_async_commit();
@@ -227,57 +100,154 @@ struct DkdvCta {
     *max = high > low ? (high + kM - 1) / kM : *min;
   }
 
-  // p := P^T, d := dS^T of 16 keys from key row0 and the 64 queries of block m.
-  __device__ __forceinline__ void softmax_gradient(
-      float (&p)[kM / 2], float (&d)[kM / 2], int row0, int m, int stage) const {
-    const float scale_log2 = a.scale * kLog2e;
-    const int lane = threadIdx.x % 32;
+  // Scores of the warp's keys and queries of block m, -inf where a query does not see the key.
+  __device__ __forceinline__ void mask(float (&x)[2][kQueries / 2], int m) const {
     const int shift = s.len_k - s.len_q;
     const bool masked = (m + 1) * kM > s.len_q || key0 + kN > s.len_k ||
                         (a.window_right >= 0 && key0 + kN - 1 > m * kM + shift + a.window_right) ||
                         (a.window_left >= 0 && key0 < (m + 1) * kM - 1 + shift - a.window_left);
-    const uint32_t at = stats + stage * Traits::kStatBytes + 2 * (lane % 4) * 4;
+    if (!masked) return;
+    const int lane = threadIdx.x % 32, origin = m * kM + query0 + 2 * (lane % 4);
 #pragma unroll
-    for (int j = 0; j < kM / 8; ++j) {
+    for (int f = 0; f < 2; ++f) {
+      int low[2], high[2];  // the queries that see the key
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int key = key0 + row0 + 16 * f + lane / 4 + 8 * r;
+        low[r] = a.window_right >= 0 ? key - shift - a.window_right : 0;
+        high[r] = a.window_left >= 0 ? min(s.len_q, key - shift + a.window_left + 1) : s.len_q;
+        if (key >= s.len_k) high[r] = 0;
+        low[r] -= origin;
+        high[r] -= origin;
+      }
+      mask_block(x[f], low, high, -CUDART_INF_F);
+    }
+  }
+
+  // x := P^T from the scores.
+  __device__ __forceinline__ void exponentiate(float (&x)[2][kQueries / 2], int stage) const {
+    const float scale_log2 = a.scale * kLog2e;
+    const uint32_t at = stats + stage * Traits::kStatBytes + (query0 + 2 * (threadIdx.x % 4)) * 4;
+#pragma unroll
+    for (int j = 0; j < kQueries / 8; ++j) {
       float lse[2];
       load_shared_8(at + 8 * j * 4, &lse[0], &lse[1]);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        p[4 * j + i] = exp2_approx(p[4 * j + i] * scale_log2 - lse[i % 2]);
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          x[f][4 * j + i] = exp2_approx(x[f][4 * j + i] * scale_log2 - lse[i % 2]);
+        }
       }
     }
-    if (masked) mask(p, row0, m);
+  }
+
+  // d := dS^T = P^T * (dP^T - delta).
+  __device__ __forceinline__ void differentiate(float (&d)[2][kQueries / 2],
+                                                const float (&x)[2][kQueries / 2],
+                                                int stage) const {
+    const uint32_t at =
+        stats + stage * Traits::kStatBytes + (kM + query0 + 2 * (threadIdx.x % 4)) * 4;
 #pragma unroll
-    for (int j = 0; j < kM / 8; ++j) {
+    for (int j = 0; j < kQueries / 8; ++j) {
       float delta[2];
-      load_shared_8(at + (kM + 8 * j) * 4, &delta[0], &delta[1]);
+      load_shared_8(at + 8 * j * 4, &delta[0], &delta[1]);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) d[4 * j + i] = p[4 * j + i] * (d[4 * j + i] - delta[i % 2]);
+      for (int i = 0; i < 4; ++i) {
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          d[f][4 * j + i] = x[f][4 * j + i] * (d[f][4 * j + i] - delta[i % 2]);
+        }
+      }
     }
   }
 
-  // Zero where a query of block m does not see the key of the row: for a key, queries [low, high)
-  // do.
-  __device__ __forceinline__ void mask(float (&p)[kM / 2], int row0, int m) const {
-    const int lane = threadIdx.x % 32, shift = s.len_k - s.len_q;
-    int low[2], high[2];
+  // The A operands of the warp's own queries, in registers, to `tile` for the other warps.
+  __device__ __forceinline__ void store_scores(const uint32_t (&own)[2][kSteps][4],
+                                               uint32_t tile) const {
+    const uint32_t rows = first_step<kN>(tile + row0 * 128, query0 / 16);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int key = key0 + row0 + lane / 4 + 8 * r;
-      low[r] = a.window_right >= 0 ? key - shift - a.window_right : 0;
-      high[r] = a.window_left >= 0 ? min(s.len_q, key - shift + a.window_left + 1) : s.len_q;
-      if (key >= s.len_k) high[r] = 0;
-      const int origin = m * kM + 2 * (lane % 4);
-      low[r] -= origin;
-      high[r] -= origin;
+    for (int f = 0; f < 2; ++f) {
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) store_a<kN>(own[f][step], rows, 16 * f, step);
     }
-    mask_block(p, low, high, 0.0f);
+  }
+  // sum[32 keys x kColumns] += A B of 16 queries.
+  __device__ __forceinline__ void accumulate_step(float (&sum)[2][Traits::kColumns / 2],
+                                                  const uint32_t (&x0)[4],
+                                                  const uint32_t (&x1)[4],
+                                                  uint32_t operand) const {
+#pragma unroll
+    for (int n = 0; n < Traits::kColumns / 16; ++n) {
+      uint32_t b[4];
+      load_b_trans<kM>(b, operand, (kWholeSlabs ? 0 : column0) + 16 * n, 0);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[0][8 * n]), x0, b[0], b[1]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[1][8 * n]), x1, b[0], b[1]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[0][8 * n + 4]), x0, b[2], b[3]);
+      mma_16816<T>(reinterpret_cast<float(&)[4]>(sum[1][8 * n + 4]), x1, b[2], b[3]);
+    }
+  }
+  // Row `query` of a (Q or dO) tile, as operand B from the warp's first column on.
+  __device__ __forceinline__ uint32_t operand_rows(uint32_t tile, int query) const {
+    return tile + query * 128 + (kWholeSlabs ? column0 / 64 * (kM * 128) : 0);
+  }
+  __device__ __forceinline__ void accumulate_own(float (&sum)[2][Traits::kColumns / 2],
+                                                 const uint32_t (&own)[2][kSteps][4],
+                                                 uint32_t operand) const {
+    const uint32_t rows = operand_rows(operand, query0);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      accumulate_step(sum, own[0][step], own[1][step], rows + step * (16 * 128));
+    }
+  }
+  __device__ __forceinline__ void accumulate_others(float (&sum)[2][Traits::kColumns / 2],
+                                                    uint32_t tile,
+                                                    uint32_t operand) const {
+#pragma unroll
+    for (int i = 1; i < Traits::kParts; ++i) {
+      const int query = (query0 + i * kQueries) % kM;
+      const uint32_t left = first_step<kN>(tile + row0 * 128, query / 16);
+      const uint32_t rows = operand_rows(operand, query);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        uint32_t x[2][4];
+        load_a_at<kN>(x[0], left, 0, step);
+        load_a_at<kN>(x[1], left, 16, step);
+        accumulate_step(sum, x[0], x[1], rows + step * (16 * 128));
+      }
+    }
   }
 
-  // dq_sum[64 queries] += dS K: warps take 32 queries and a quarter of the columns each. Rows past
-  // the end are zero in dS and have their place in dq_sum.
+  // One block of queries: all products but dQ.
+  __device__ __forceinline__ void add_block(float (&dk)[2][Traits::kColumns / 2],
+                                            float (&dv)[2][Traits::kColumns / 2],
+                                            int m,
+                                            int stage) const {
+    float x[2][kQueries / 2], d[2][kQueries / 2];
+    scores<T, kN, kM, kD, kQueries>(x, k + row0 * 128, q_tile(stage) + query0 * 128);
+    // Masked before the exponentials, which have then no branch between them and the next product.
+    mask(x, m);
+    exponentiate(x, stage);
+    scores<T, kN, kM, kD, kQueries>(d, v + row0 * 128, do_tile(stage) + query0 * 128);
+    uint32_t packed[2][kSteps][4];
+    pack_probabilities<T>(x[0], packed[0]);
+    pack_probabilities<T>(x[1], packed[1]);
+    store_scores(packed, p);
+    accumulate_own(dv, packed, do_tile(stage));
+    differentiate(d, x, stage);
+    pack_probabilities<T>(d[0], packed[0]);
+    pack_probabilities<T>(d[1], packed[1]);
+    store_scores(packed, ds_tile(stage));
+    accumulate_own(dk, packed, q_tile(stage));
+    named_barrier_sync(1 + row0 / 32, Traits::kParts * 32);  // of the warps with the same keys
+    accumulate_others(dv, p, do_tile(stage));
+    accumulate_others(dk, ds_tile(stage), q_tile(stage));
+  }
+
+  // dq_sum[kM queries] += dS K: warps take 32 queries and a part of the columns each. Rows past the
+  // end are zero in dS and have their place in dq_sum.
   __device__ __forceinline__ void add_dq(int head, int m, uint32_t ds) const {
-    using Warp = DqWarp<kD>;
+    using Warp = DqWarp<kM, kD>;
     constexpr int kColumns = Warp::kColumns, kGroups = (kColumns + 15) / 16;
     const int row0 = Warp::row0(), column0 = Warp::column0();
     float d[2][kGroups * 8];
@@ -307,20 +277,21 @@ struct DkdvCta {
 #pragma unroll
       for (int j = 0; j < kColumns / 2; ++j) values[f * (kColumns / 2) + j] = d[f][j];
     }
-    atomic_add_dq(dq_block<kD>(a, g, s, head, m) + Warp::part(), values);
+    atomic_add_dq(dq_block<kM, kD>(a, g, s, head, m) + Warp::part(), values);
   }
 
   __device__ __forceinline__ void store(uint32_t tile,
-                                        float (&d)[Traits::kColumns / 2],
+                                        float (&d)[2][Traits::kColumns / 2],
                                         float scale,
                                         void* tensor,
                                         int64_t start,
                                         int64_t stride) const {
-    const int warp = threadIdx.x / 32;
 #pragma unroll
-    for (int j = 0; j < Traits::kColumns / 2; ++j) d[j] *= scale;
-    store_fragment<kN, T>(
-        tile, warp % (kN / 16) * 16, warp / (kN / 16) * (Traits::kColumns / 8), d);
+    for (int f = 0; f < 2; ++f) {
+#pragma unroll
+      for (int j = 0; j < Traits::kColumns / 2; ++j) d[f][j] *= scale;
+      store_fragment<kN, T>(tile, row0 + 16 * f, column0 / 8, d[f]);
+    }
     __syncthreads();
     T* base = static_cast<T*>(tensor) + start;
     copy_rows_out<kN, kD, T>(
@@ -334,32 +305,21 @@ template <typename Traits, bool kAtomicDq>
 __global__ void __launch_bounds__(Traits::kThreads, 1)
     dkdv_kernel(const __grid_constant__ QuireAttentionArgs a,
                 const __grid_constant__ BackwardParams g) {
-  using T = typename Traits::T;
-  constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
   extern __shared__ char raw[];
-  const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
   const Sequence s = get_sequence(a, blockIdx.z);
-  const uint32_t queries = base + 2 * Traits::kKeyBytes;
-  const uint32_t ds = queries + 4 * Traits::kQueryBytes;
-  const DkdvCta<Traits> cta = {a,
-                               g,
-                               s,
-                               static_cast<int>(blockIdx.x) * kN,
-                               base,
-                               base + Traits::kKeyBytes,
-                               queries,
-                               ds + 2 * kTileBytes<kN, kM>};
+  const DkdvCta<Traits> cta(a, g, s, (smem_address(raw) + 1023) & ~1023u);
   if (cta.key0 >= s.len_k) return;
   const int group = a.num_heads / a.num_kv_heads, kv_head = blockIdx.y;
-  const int warp = threadIdx.x / 32;
-  const int row0 = warp % (kN / 16) * 16, column0 = warp / (kN / 16) * Traits::kColumns;
   int m_min, m_max;
   cta.query_range(&m_min, &m_max);
   const int steps = (m_max - m_min) * group;
 
-  float dk[Traits::kColumns / 2], dv[Traits::kColumns / 2];
+  float dk[2][Traits::kColumns / 2], dv[2][Traits::kColumns / 2];
 #pragma unroll
-  for (int j = 0; j < Traits::kColumns / 2; ++j) dk[j] = dv[j] = 0.0f;
+  for (int f = 0; f < 2; ++f) {
+#pragma unroll
+    for (int j = 0; j < Traits::kColumns / 2; ++j) dk[f][j] = dv[f][j] = 0.0f;
+  }
   // Query blocks in the order of the heads of the group; `next` is one step ahead, `last` one
   // behind.
   struct Position {
@@ -383,117 +343,18 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
                       // complete
     next.advance(m_min, m_max);
     if (step + 1 < steps) cta.load_queries(stage ^ 1, next.head, next.m);
-    // dQ lags one step behind, so that one barrier a step suffices and warps overlap each other's
-    // phases.
-    if (kAtomicDq && step > 0) cta.add_dq(last.head, last.m, ds + (stage ^ 1) * kTileBytes<kN, kM>);
-    float p[kM / 2], d[kM / 2];
-    scores<T, kN, kM, kD, kM>(p, cta.k, row0, cta.q_tile(stage));
-    scores<T, kN, kM, kD, kM>(d, cta.v, row0, cta.do_tile(stage));
-    cta.softmax_gradient(p, d, row0, now.m, stage);
-    uint32_t packed[kM / 16][4];
-    pack_probabilities<T>(p, packed);
-    accumulate<T, kM, kM / 16, Traits::kColumns>(dv, packed, cta.do_tile(stage), column0);
-    pack_probabilities<T>(d, packed);
-    if (kAtomicDq && column0 == 0) {
-      store_fragment<kN, T>(ds + stage * kTileBytes<kN, kM>, row0, 0, d);
-    }
-    accumulate<T, kM, kM / 16, Traits::kColumns>(dk, packed, cta.q_tile(stage), column0);
+    // dQ lags one step behind, so that one barrier of all warps a step suffices.
+    if (kAtomicDq && step > 0) cta.add_dq(last.head, last.m, cta.ds_tile(stage ^ 1));
+    cta.add_block(dk, dv, now.m, stage);
     last = now;
     now = next;
   }
   cp_async_wait<0>();
   __syncthreads();
-  if (kAtomicDq && steps > 0) {
-    cta.add_dq(last.head, last.m, ds + (steps - 1) % 2 * kTileBytes<kN, kM>);
-  }
+  if (kAtomicDq && steps > 0) cta.add_dq(last.head, last.m, cta.ds_tile((steps - 1) % 2));
   __syncthreads();
   cta.store(cta.v, dv, 1.0f, g.dv, s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
   cta.store(cta.k, dk, a.scale, g.dk, s.k_start + kv_head * a.k_stride_head, a.k_stride_token);
-}
-
-template <typename Traits>
-__global__ void __launch_bounds__(Traits::kDqThreads)
-    dq_kernel(const __grid_constant__ QuireAttentionArgs a,
-              const __grid_constant__ BackwardParams g) {
-  using T = typename Traits::T;
-  constexpr int kM = Traits::kM, kN = Traits::kDqN, kD = Traits::kD;
-  constexpr int kThreads = Traits::kDqThreads;
-  extern __shared__ char raw[];
-  const uint32_t q = (smem_address(raw) + 1023) & ~1023u;
-  const uint32_t d_o = q + Traits::kQueryBytes, k = d_o + Traits::kQueryBytes;
-  const uint32_t v = k + kTileBytes<kN, kD>;
-  const Sequence s = get_sequence(a, blockIdx.z);
-  const int head = blockIdx.y, kv_head = head / (a.num_heads / a.num_kv_heads);
-  const int query0 = (a.window_right >= 0 ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * kM;
-  if (query0 >= s.len_q) return;
-  const int row0 = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
-  int low, high, all_low, all_high;
-  visible_keys(a, s.len_q, s.len_k, query0, &low, &all_high);
-  visible_keys(a, s.len_q, s.len_k, min(s.len_q, query0 + kM) - 1, &all_low, &high);
-
-  const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
-  const T* op = static_cast<const T*>(g.d_o) + s.o_start + head * a.o_stride_head;
-  const T* kp = static_cast<const T*>(a.k) + s.k_start + kv_head * a.k_stride_head;
-  const T* vp = static_cast<const T*>(a.v) + s.v_start + kv_head * a.v_stride_head;
-  load_tile<kM, kD, kThreads>(
-      q, qp + query0 * a.q_stride_token, a.q_stride_token, s.len_q - query0, a.head_dim);
-  load_tile<kM, kD, kThreads>(
-      d_o, op + query0 * a.o_stride_token, a.o_stride_token, s.len_q - query0, a.head_dim);
-  float lse[2], delta[2];
-  int first_key[2], end_key[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int i = query0 + row0 + lane / 4 + 8 * r;
-    const int64_t at = s.lse_start + head * s.lse_stride_head + i;
-    lse[r] = i < s.len_q ? a.lse[at] * kLog2e : 0.0f;
-    delta[r] = i < s.len_q ? g.delta[at] : 0.0f;
-    visible_keys(a, s.len_q, s.len_k, i, &first_key[r], &end_key[r]);
-  }
-  float dq[kD / 2];
-#pragma unroll
-  for (int j = 0; j < kD / 2; ++j) dq[j] = 0.0f;
-  const float scale_log2 = a.scale * kLog2e;
-  const int n_min = low / kN, n_max = high > low ? (high + kN - 1) / kN : n_min;
-  for (int n = n_min; n < n_max; ++n) {
-    __syncthreads();  // all have finished reading K(n-1)
-    load_tile<kN, kD, kThreads>(
-        k, kp + n * kN * a.k_stride_token, a.k_stride_token, s.len_k - n * kN, a.head_dim);
-    cp_async_commit();
-    load_tile<kN, kD, kThreads>(
-        v, vp + n * kN * a.v_stride_token, a.v_stride_token, s.len_k - n * kN, a.head_dim);
-    cp_async_commit();
-    cp_async_wait<1>();
-    __syncthreads();
-    float p[kN / 2], d[kN / 2];
-    scores<T, kM, kN, kD, kN>(p, q, row0, k);
-    cp_async_wait<0>();
-    __syncthreads();
-    scores<T, kM, kN, kD, kN>(d, d_o, row0, v);
-    const bool masked = n * kN < all_low || (n + 1) * kN > all_high;
-#pragma unroll
-    for (int e = 0; e < kN / 2; ++e) p[e] = exp2_approx(p[e] * scale_log2 - lse[(e / 2) % 2]);
-    if (masked) {
-      const int origin = n * kN + 2 * (lane % 4);
-      const int from[2] = {first_key[0] - origin, first_key[1] - origin};
-      const int to[2] = {end_key[0] - origin, end_key[1] - origin};
-      mask_block(p, from, to, 0.0f);
-    }
-#pragma unroll
-    for (int e = 0; e < kN / 2; ++e) d[e] = p[e] * (d[e] - delta[(e / 2) % 2]);
-    uint32_t packed[kN / 16][4];
-    pack_probabilities<T>(d, packed);
-    accumulate<T, kN, kN / 16, kD>(dq, packed, k, 0);
-  }
-#pragma unroll
-  for (int j = 0; j < kD / 2; ++j) dq[j] *= a.scale;
-  cp_async_wait<0>();
-  __syncthreads();
-  store_fragment<kM, T>(q, row0, 0, dq);
-  __syncwarp();
-  T* out = static_cast<T*>(g.dq) + s.q_start + head * a.q_stride_head;
-  copy_rows_out<kM, kD, T>(q, row0, 16, lane, 32, a.head_dim, [&](int row) -> T* {
-    return query0 + row < s.len_q ? out + (query0 + row) * a.q_stride_token : nullptr;
-  });
 }
 
 }  // namespace quire::cuda::sm80

@@ -11,8 +11,8 @@ struct BackwardParams {
   const void* d_o;
   void *dq, *dk, *dv;
   float* delta;   // row sums of dO * O
-  float* dq_sum;  // [heads, dq_blocks, 64 x tile head dim], f32, zero at the start; unused when
-                  // deterministic. Blocks of 64 queries, every sequence from a new block on.
+  float* dq_sum;  // [heads, dq_blocks, tile_queries x tile head dim], f32, zero at the start;
+                  // unused when deterministic. Every sequence begins at a new block.
   int64_t dq_blocks;
 };
 
@@ -23,7 +23,7 @@ struct BackwardKernel {
   int32_t delta_rows;       // queries a CTA of the delta kernel
   const void* dkdv_atomic;  // dK and dV; dQ by atomic additions
   const void* dkdv;         // dK and dV alone
-  int32_t dq_threads, dq_smem_bytes;
+  int32_t dq_queries, dq_threads, dq_smem_bytes;
   const void* dq;       // dQ, with S computed again
   const void* delta;    // row sums
   const void* convert;  // dq_sum to dQ

@@ -61,6 +61,35 @@ __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row0
   const uint32_t base = tile + swizzle128(lane % 16, lane / 16);
   ldmatrix_x4(a, step_address(base, step, kRows * 128) + row0 * 128);
 }
+// The same in two parts: the lane's base for the columns from 16*step on (step may be a run-time
+// value), and the load of one of the next columns, as long as their 16*step are a power of two in
+// number and the first is a multiple of it.
+template <int kRows>
+__device__ __forceinline__ uint32_t first_step(uint32_t tile, int step) {
+  const int lane = threadIdx.x % 32;
+  return step_address(tile + swizzle128(lane % 16, lane / 16), step, kRows * 128);
+}
+template <int kRows>
+__device__ __forceinline__ void load_a_at(uint32_t (&a)[4], uint32_t base, int row0, int step) {
+  ldmatrix_x4(a, step_address(base, step, kRows * 128) + row0 * 128);
+}
+// The inverse: a fragment of operand A to where load_a_at reads it.
+template <int kRows>
+__device__ __forceinline__ void store_a(const uint32_t (&a)[4], uint32_t base, int row0, int step) {
+  const uint32_t address = step_address(base, step, kRows * 128) + row0 * 128;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  stmatrix_x4(address, a[0], a[1], a[2], a[3]);
+#else
+  // `address` is of row lane % 16 and chunk lane / 16; the fragment's values of this lane belong to
+  // rows lane / 4 and + 8 of both chunks.
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int source = lane / 4 + 8 * (i % 2) + 16 * (i / 2);
+    store_shared_4(__shfl_sync(0xffffffffu, address, source) + lane % 4 * 4, a[i]);
+  }
+#endif
+}
 // Operand A from a tile stored transposed: A[i][k] = tile[k][i], rows i in [row0, +16), k in
 // [16*step, +16).
 template <int kRows>

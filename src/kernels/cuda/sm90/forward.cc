@@ -46,6 +46,48 @@ int map_rows(CUtensorMap* map,
   return encode_tensor_map(map, spec, output ? "o" : "q", error);
 }
 
+// A paged cache can be copied a box of tokens at a time, all columns at once, if columns come in
+// whole slabs and blocks begin at multiples of the stride of heads: (head, block) then is one
+// coordinate, which leaves the five dimensions {64 columns, 8 tokens, slab, 8-token group, (head,
+// block)}.
+int64_t head_step(const QuireAttentionArgs& args, int64_t stride_batch, int64_t stride_head) {
+  return args.num_kv_heads == 1 ? stride_batch : stride_head;
+}
+bool can_group(const QuireAttentionArgs& args, const ForwardKernel& kernel) {
+  const int64_t k_step = head_step(args, args.k_stride_batch, args.k_stride_head);
+  const int64_t v_step = head_step(args, args.v_stride_batch, args.v_stride_head);
+  return args.block_table != nullptr && args.head_dim == kernel.head_dim && k_step > 0 &&
+         v_step > 0 && args.k_stride_batch % k_step == 0 && args.v_stride_batch % v_step == 0 &&
+         args.k_stride_batch / k_step == args.v_stride_batch / v_step &&
+         args.total_k * (args.k_stride_batch / k_step) < INT32_MAX;
+}
+
+int map_grouped_keys(CUtensorMap* map,
+                     const QuireAttentionArgs& args,
+                     const ForwardParams& params,
+                     const void* base,
+                     int64_t stride_batch,
+                     int64_t stride_token,
+                     int64_t stride_head,
+                     bool split,
+                     const char* name,
+                     QuireAttentionError* error) {
+  const uint32_t slabs = args.head_dim / 64;
+  TensorMapSpec spec = {5, base, {}, {}, {64, 8, slabs, params.box_rows / 8u, 1}};
+  spec.promote_256 = !split;
+  const int64_t step = head_step(args, stride_batch, stride_head);
+  const uint64_t sizes[5] = {
+      64,
+      8,
+      slabs,
+      static_cast<uint64_t>(args.block_size / 8),
+      static_cast<uint64_t>((args.total_k - 1) * (stride_batch / step) + args.num_kv_heads)};
+  const int64_t strides[5] = {1, stride_token, 64, 8 * stride_token, step};
+  std::copy(sizes, sizes + 5, spec.sizes);
+  std::copy(strides, strides + 5, spec.strides);
+  return encode_tensor_map(map, spec, name, error);
+}
+
 int map_keys(CUtensorMap* map,
              const QuireAttentionArgs& args,
              const ForwardParams& params,
@@ -96,6 +138,10 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
   if (args.block_table != nullptr) {
     p.block_log2 = std::countr_zero(static_cast<unsigned>(args.block_size));
     p.box_rows = std::gcd(args.block_size, kernel.tile_keys);
+    if (kernel.grouped) {
+      p.heads_per_block = static_cast<int32_t>(
+          args.k_stride_batch / head_step(args, args.k_stride_batch, args.k_stride_head));
+    }
   }
   p.tail_unclean =
       args.block_table != nullptr || args.cu_seqlens_k != nullptr || args.seqused_k != nullptr;
@@ -133,11 +179,10 @@ ForwardParams make_params(const QuireAttentionArgs& args, const ForwardKernel& k
 }
 
 // Workspace: [tile counter, padded to 256 bytes] and for split kernels
-// [arrivals][partial_lse][partial_o]. The counters are zero between launches.
+// [arrivals][partial_stats][partial_o]. The counters are zero between launches.
 struct SplitLayout {
-  int64_t arrivals, partial_lse, partial_o, end;  // byte offsets
+  int64_t arrivals, partial_stats, partial_o, end;  // byte offsets
 };
-constexpr int kInvariantChunk = 512;  // keys
 
 SplitLayout split_layout(const QuireAttentionArgs& args,
                          const ForwardParams& params,
@@ -150,8 +195,8 @@ SplitLayout split_layout(const QuireAttentionArgs& args,
   const int64_t rows = std::min<int64_t>(64, packed_rows(args));
   SplitLayout layout;
   layout.arrivals = 256;
-  layout.partial_lse = layout.arrivals + align_up(params.num_tiles * 4LL, 256);
-  layout.partial_o = layout.partial_lse + align_up(items * rows * 4, 256);
+  layout.partial_stats = layout.arrivals + align_up(params.num_tiles * 4LL, 256);
+  layout.partial_o = layout.partial_stats + align_up(items * rows * 8, 256);
   layout.end = layout.partial_o + items * rows * kernel.head_dim * 4;
   return layout;
 }
@@ -163,8 +208,13 @@ int64_t packed_rows(const QuireAttentionArgs& args) {
 }
 
 int64_t forward_workspace_bytes(const QuireAttentionArgs& args, const ForwardKernel& kernel) {
-  if (!kernel.split) return 256;
+  if (!splits(kernel)) return 256;
   return split_layout(args, make_params(args, kernel), kernel).end;
+}
+
+// Among the instantiations that can do it: the smallest head dimension, then the one made for it.
+static int rank(const ForwardKernel& kernel) {
+  return kernel.head_dim * 4 - 2 * (kernel.plan == KeyPlan::kSplitInvariant) - kernel.grouped;
 }
 
 const ForwardKernel* find_forward(const QuireAttentionArgs& args,
@@ -179,15 +229,20 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args,
        !std::has_single_bit(static_cast<unsigned>(args.block_size)))) {
     *reason = "block_size not 16, 32, 64, 128 or 256";
   }
+  if (args.block_table != nullptr && std::strcmp(stage, "no_specialisation") == 0) {
+    *reason = "the ablation loads dense keys only";
+  }
   if (*reason != nullptr) return nullptr;
   const ForwardKernel* best = nullptr;
   for (int i = 0; i < kNumForwardKernels; ++i) {
     const ForwardKernel* kernel = kForwardKernels[i];
     if (kernel->dtype != args.dtype || kernel->head_dim < args.head_dim ||
-        kernel->softcap != (args.softcap > 0) || std::strcmp(kernel->stage, stage) != 0) {
+        kernel->softcap != (args.softcap > 0) || std::strcmp(kernel->stage, stage) != 0 ||
+        (kernel->grouped && !can_group(args, *kernel)) ||
+        (kernel->plan == KeyPlan::kSplitInvariant && !args.batch_invariant)) {
       continue;
     }
-    if (best == nullptr || kernel->head_dim < best->head_dim) best = kernel;
+    if (best == nullptr || rank(*kernel) < rank(*best)) best = kernel;
   }
   if (best == nullptr) *reason = "no instantiation for this type, head_dim and softcap";
   return best;
@@ -208,29 +263,30 @@ int run_forward(const QuireAttentionArgs& args,
                       params.pack_log2,
                       false,
                       error);
+  const auto map = kernel.grouped ? map_grouped_keys : map_keys;
   if (code == QUIRE_OK) {
-    code = map_keys(&maps[1],
-                    args,
-                    params,
-                    args.k,
-                    args.k_stride_batch,
-                    args.k_stride_token,
-                    args.k_stride_head,
-                    kernel.split,
-                    "k",
-                    error);
+    code = map(&maps[1],
+               args,
+               params,
+               args.k,
+               args.k_stride_batch,
+               args.k_stride_token,
+               args.k_stride_head,
+               splits(kernel),
+               "k",
+               error);
   }
   if (code == QUIRE_OK) {
-    code = map_keys(&maps[2],
-                    args,
-                    params,
-                    args.v,
-                    args.v_stride_batch,
-                    args.v_stride_token,
-                    args.v_stride_head,
-                    kernel.split,
-                    "v",
-                    error);
+    code = map(&maps[2],
+               args,
+               params,
+               args.v,
+               args.v_stride_batch,
+               args.v_stride_token,
+               args.v_stride_head,
+               splits(kernel),
+               "v",
+               error);
   }
   if (code == QUIRE_OK) {
     code = map_rows(&maps[3],
@@ -247,20 +303,21 @@ int run_forward(const QuireAttentionArgs& args,
   char* workspace = static_cast<char*>(args.workspace);
   params.next_tile = reinterpret_cast<int32_t*>(workspace);
   int ctas = args.num_sms * kernel.ctas_per_sm;
-  if (kernel.split) {
+  if (splits(kernel)) {
     const SplitLayout layout = split_layout(args, params, kernel);
     params.slots = ctas;
     params.chunk_tokens = args.batch_invariant ? kInvariantChunk : 0;
     params.partial_rows = static_cast<int32_t>(std::min<int64_t>(64, packed_rows(args)));
     params.arrivals = reinterpret_cast<int32_t*>(workspace + layout.arrivals);
-    params.partial_lse = reinterpret_cast<float*>(workspace + layout.partial_lse);
+    params.partial_stats = reinterpret_cast<float2*>(workspace + layout.partial_stats);
     params.partial_o = reinterpret_cast<float*>(workspace + layout.partial_o);
   } else {
-    ctas = std::min(params.num_tiles, ctas);
+    ctas = kernel.plan == KeyPlan::kUnspecialised ? params.num_tiles
+                                                  : std::min(params.num_tiles, ctas);
   }
   void* arguments[] = {&maps[0], &maps[1], &maps[2], &maps[3], &params};
   return launch(
-      kernel.entry, dim3(ctas), kernel.threads, kernel.smem_bytes, arguments, args, error);
+      kernel.entry, dim3(ctas), kernel.threads, kernel.smem_bytes, arguments, args, error, true);
 }
 
 }  // namespace quire::cuda::sm90

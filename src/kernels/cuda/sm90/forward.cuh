@@ -1,450 +1,42 @@
 // FlashAttention-3 class forward for Hopper (arXiv 2407.08608): O = softmax(mask(scale Q K^T)) V,
 // 16-bit inputs.
 //
-//   roles   warpgroup 0: warps 0 and 1 stream K and V tiles through rings of stages, warp 2 loads
-//   Q; all by TMA.
-//           warpgroups 1..kConsumers own 64 query rows each and keep S, P and O in registers.
-//   tiles   kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys. Key
-//   blocks are walked from
-//           the last to the first, so that masked blocks come first.
-//   ping-pong       a named barrier per consumer: a warpgroup issues its products only in its turn,
-//   so that the
-//                   softmax of one runs under the products of the other.
-//   overlap         within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
-//   bound   per 128x128 tile at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
-//   shared  Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values, each tile
-//   as slabs [kD/64][rows][64], swizzled.
+// * Roles: warpgroup 0 copies by TMA (producer.cuh): warps 0 and 1 stream K and V tiles through
+//   rings of stages, warp 2 loads Q. Warpgroups 1..kConsumers own 64 query rows each and keep S, P
+//   and O in registers.
+// * Tiles: kM = 64 * kConsumers rows (packed GQA: tokens x heads of one group) by kN keys, walked
+//   from the last block to the first, so that masked blocks come first.
+// * Ping-pong: a named barrier per consumer. A warpgroup issues its products only in its turn, so
+//   that the softmax of one runs under the products of the other.
+// * Overlap: within a warpgroup O += P(n+1) V(n+1) runs under the softmax of S(n).
+// * Bound, 128x128 at d128: 2048 tensor core cycles, 1024 exp2 cycles (hidden).
+// * Shared memory: Q (reused for O) kQStages*kM*kD + (kStagesK + kStagesV)*kN*kD 16-bit values,
+//   each tile as slabs [kD/64][rows][64], or grouped (TileLayout), swizzled.
 #pragma once
 
-#include "kernels/cuda/fragment.cuh"
+#include "kernels/cuda/sm90/epilogue.cuh"
+#include "kernels/cuda/sm90/producer.cuh"
+#include "kernels/cuda/sm90/schedule.cuh"
 #include "kernels/cuda/sm90/split.cuh"
-#include "kernels/cuda/sm90/tiles.cuh"
 #include "kernels/cuda/softmax.cuh"
-#include "kernels/cuda/tma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace quire::cuda::sm90 {
 
-template <typename T_,
-          int kD_,
-          int kConsumers_,
-          int kN_,
-          int kStagesK_,
-          int kStagesV_,
-          bool kPingPong_,
-          bool kOverlap_,
-          bool kSoftcap_,
-          bool kSplit_,
-          int kCtas_>
-struct ForwardTraits {
-  using T = T_;
-  static constexpr int kD = kD_, kConsumers = kConsumers_, kN = kN_;
-  static constexpr int kStagesK = kStagesK_, kStagesV = kStagesV_;
-  static constexpr bool kPingPong = kPingPong_, kOverlap = kOverlap_, kSoftcap = kSoftcap_;
-  static constexpr bool kSplit = kSplit_;  // keys of a tile are cut into chunks (split.cuh)
-  // Blocks of a paged cache are looked up one tile ahead, so that a free stage never waits for the
-  // table; three consumers leave the producer too few registers for it.
-  static constexpr bool kLookAhead = kConsumers < 3;
-  // Q as A operands in registers, where there are enough: a third less to read from shared memory.
-  static constexpr bool kQRegisters = kD == 128 && kConsumers == 2;
-  static constexpr int kCtas = kCtas_;  // resident on one SM
-  static constexpr int kM = 64 * kConsumers;
-  static constexpr int kThreads = 128 * (kConsumers + 1);
-  static constexpr int kSlabs = kD / 64;
-  static constexpr int kQBytes = 64 * kD * 2;  // one warpgroup's part
-  static constexpr int kTileBytes = kN * kD * 2;
-  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
-  static constexpr int kConsumerRegisters = kConsumers == 1 ? 216 : kConsumers == 2 ? 232 : 160;
-  // 256 threads alone on an SM have all the registers that an instruction can name.
-  static constexpr bool kMovesRegisters = kThreads * kCtas > 256;
-  // With two Q buffers the next tile's queries are there when this tile ends; at d256 there is no
-  // room, and split kernels have several CTAs to hide the gap.
-  static constexpr int kQStages = kD > 128 || kSplit ? 1 : 2;
-  // The tiles of one head read the same keys; a short decode finds them again at the next step.
-  static constexpr uint64_t kKeyHint = kCacheEvictLast;
-  static constexpr int kSmemBytes =
-      kQStages * kConsumers * kQBytes + (kStagesK + kStagesV) * kTileBytes + 256;
-};
-
-template <typename Traits>
-struct SharedStorage {
-  uint32_t q, k, v;  // shared addresses, 1024-byte aligned
-  uint32_t q_full, q_empty, k_full, k_empty, v_full, v_empty, tile_full, tile_empty;  // barriers
-  int* next_tile;
-  int* last;  // split: whether this CTA combines
-
-  __device__ explicit SharedStorage(char* raw) {
-    // A constant, so that every address below is one too: from the symbol, ptxas would derive it
-    // again and again from the CTA's rank in its cluster, within the turns too.
-    constexpr uint32_t kStart = 1024;  // the first KB belongs to the system (sm_90)
-    if (smem_address(raw) != kStart) __trap();
-    q = kStart;
-    k = q + Traits::kQStages * Traits::kConsumers * Traits::kQBytes;
-    v = k + Traits::kStagesK * Traits::kTileBytes;
-    const uint32_t end = v + Traits::kStagesV * Traits::kTileBytes;
-    q_full = end;
-    q_empty = q_full + 8 * Traits::kQStages * Traits::kConsumers;
-    k_full = q_empty + 8 * Traits::kQStages * Traits::kConsumers;
-    k_empty = k_full + 8 * Traits::kStagesK;
-    v_full = k_empty + 8 * Traits::kStagesK;
-    v_empty = v_full + 8 * Traits::kStagesV;
-    tile_full = v_empty + 8 * Traits::kStagesV;
-    tile_empty = tile_full + 8;
-    next_tile = reinterpret_cast<int*>(raw + (tile_empty + 8 - kStart));
-    last = next_tile + 1;
-  }
-
-  __device__ void init_barriers() const {
-    for (int i = 0; i < Traits::kQStages * Traits::kConsumers; ++i) {
-      mbarrier_init(q_full + 8 * i, 1);
-      mbarrier_init(q_empty + 8 * i, 1);
-    }
-    // One arrival per consumer warp releases a tile.
-    for (int i = 0; i < Traits::kStagesK; ++i) {
-      mbarrier_init(k_full + 8 * i, 1);
-      mbarrier_init(k_empty + 8 * i, 4 * Traits::kConsumers);
-    }
-    for (int i = 0; i < Traits::kStagesV; ++i) {
-      mbarrier_init(v_full + 8 * i, 1);
-      mbarrier_init(v_empty + 8 * i, 4 * Traits::kConsumers);
-    }
-    mbarrier_init(tile_full, 1);
-    mbarrier_init(tile_empty, 2 + 4 * Traits::kConsumers);  // the warps that read next_tile
-    mbarrier_init_fence();
-  }
-};
-
-// Position in a ring of kStages buffers.
-template <int kStages>
-struct RingPosition {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-// Tiles beyond the first of each CTA come from a counter in global memory. The K warp draws the
-// next one when it has issued its last load of a tile: early enough to hide the latency, late
-// enough to keep the load balanced.
-template <typename Traits>
-__device__ __forceinline__ int draw_tile(const ForwardParams& p,
-                                         const SharedStorage<Traits>& smem,
-                                         uint32_t parity) {
-  int index = 0;
-  if (threadIdx.x % 32 == 0) {
-    mbarrier_wait(smem.tile_empty, parity ^ 1);
-    index = gridDim.x + atomicAdd(p.next_tile, 1);
-    *smem.next_tile = index;
-    mbarrier_arrive(smem.tile_full);
-  }
-  return __shfl_sync(0xffffffffu, index, 0);
-}
-template <typename Traits>
-__device__ __forceinline__ int read_tile(const ForwardParams& p,
-                                         const SharedStorage<Traits>& smem,
-                                         uint32_t parity) {
-  mbarrier_wait(smem.tile_full, parity);
-  const int index = *const_cast<volatile int*>(smem.next_tile);
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) mbarrier_arrive(smem.tile_empty);
-  return index;
-}
-
-// Calls function(tile) for every tile of this CTA, in all warps alike, until there are no more.
-// Every CTA that begins a tile draws exactly one index too many, so the draw that returns total - 1
-// is the last one of all: it clears the counter for the next launch.
-template <typename Traits, typename Function>
-__device__ __forceinline__ void for_each_tile(const ForwardParams& p,
-                                              const SharedStorage<Traits>& smem,
-                                              bool draws,
-                                              Function function) {
-  uint32_t parity = 0;
-  int index = blockIdx.x, total = p.num_tiles;
-  if constexpr (Traits::kSplit) {
-    const int chunk = plan_chunk<Traits::kM, Traits::kN>(p);
-    for (;; parity ^= 1) {
-      const Tile tile = get_item<Traits::kM, Traits::kN>(p, index, chunk);
-      if (!tile.valid) {
-        total = tile.total;
-        break;
-      }
-      function(tile);
-      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
-    }
-  } else {
-    // The end is tested on the index alone: a test on the tile makes ptxas take the loop for
-    // divergent and move all descriptors from uniform to vector registers (seen in SASS: R2UR
-    // before every HGMMA; measured: 10 %).
-    for (; index < p.num_tiles; parity ^= 1) {
-      const Tile tile = get_tile<Traits::kM>(p, index);
-      if (tile.valid && tile.token0 < tile.len_q) function(tile);
-      if (gridDim.x >= p.num_tiles) return;
-      index = draws ? draw_tile<Traits>(p, smem, parity) : read_tile<Traits>(p, smem, parity);
-    }
-  }
-  const int drawn = index - static_cast<int>(gridDim.x);
-  if (draws && drawn >= 0 && drawn == total - 1 && threadIdx.x % 32 == 0) *p.next_tile = 0;
-}
-
-enum NamedBarrier { kTurn = 1, kEpilogue = 4, kZeroTail = 8 };  // + consumer index
-
-// Paged keys: lane i looks up the block of box i of the tile that begins at key `first`. Boxes that
-// lie wholly past the end repeat the last visible key's box, so that no unused block is read and no
-// table entry past the end is used.
-template <typename Traits>
-__device__ __forceinline__ int look_up_block(const ForwardParams& p, const Tile& tile, int first) {
-  const int lane = threadIdx.x % 32;
-  if (p.block_table == nullptr || lane >= Traits::kN / p.box_rows) return 0;
-  const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
-  const int position = min(first + lane * p.box_rows, last_box);
-  return p.block_table[tile.batch * p.block_table_stride + (position >> p.block_log2)];
-}
-
-// One tile of K or V: kN keys from position `first`. All lanes of the warp call it; `block` is what
-// look_up_block returned in each.
-template <typename Traits>
-__device__ __forceinline__ void load_keys(const CUtensorMap* map,
-                                          const ForwardParams& p,
-                                          const Tile& tile,
-                                          uint32_t smem,
-                                          uint32_t barrier,
-                                          int first,
-                                          int block) {
-  const int lane = threadIdx.x % 32;
-  if (p.block_table == nullptr) {
-    if (lane == 0) {
-      mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
-#pragma unroll
-      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-        tma_load_4d(smem + slab * Traits::kN * 128,
-                    map,
-                    barrier,
-                    slab * 64,
-                    tile.k_t + first,
-                    tile.kv_head,
-                    tile.k_z,
-                    Traits::kKeyHint);
-      }
-    }
-    return;
-  }
-  // box_rows divides both the block and the tile; one lane issues all copies (the copy instruction
-  // takes uniform registers).
-  const int boxes = Traits::kN / p.box_rows;
-  const int last_box = (tile.len_k - 1) & ~(p.box_rows - 1);
-  if (lane == 0) mbarrier_arrive_expect_tx(barrier, Traits::kTileBytes);
-  for (int box = 0; box < boxes; ++box) {
-    const int position = min(first + box * p.box_rows, last_box);
-    const int box_block = __shfl_sync(0xffffffffu, block, box);
-    if (lane == 0) {
-#pragma unroll
-      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-        tma_load_4d(smem + slab * Traits::kN * 128 + box * p.box_rows * 128,
-                    map,
-                    barrier,
-                    slab * 64,
-                    position & ((1 << p.block_log2) - 1),
-                    tile.kv_head,
-                    box_block,
-                    Traits::kKeyHint);
-      }
-    }
-  }
-}
-
-// One warp streams K, another V: the same code over its own tensor map, ring and barriers.
-template <typename Traits>
-__device__ __forceinline__ void produce_keys(const CUtensorMap* map,
-                                             const ForwardParams& p,
-                                             const SharedStorage<Traits>& smem,
-                                             bool is_k) {
-  const uint32_t tiles = is_k ? smem.k : smem.v;
-  const uint32_t full = is_k ? smem.k_full : smem.v_full;
-  const uint32_t empty = is_k ? smem.k_empty : smem.v_empty;
-  const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
-  int stage = 0;
-  uint32_t parity = 1;
-  for_each_tile<Traits>(p, smem, is_k, [&](const Tile& tile) {
-    const int last = min(tile.len_q, tile.token0 + (Traits::kM >> p.pack_log2)) - 1;
-    const KeyRange range = key_range<Traits::kN, Traits::kSplit>(p, tile, tile.token0, last);
-    int n = range.max - 1;
-    if (n < range.min) return;
-    int block = Traits::kLookAhead ? look_up_block<Traits>(p, tile, n * Traits::kN) : 0;
-    for (; n >= range.min; --n) {
-      int current = block;
-      if constexpr (Traits::kLookAhead) {
-        if (n > range.min) block = look_up_block<Traits>(p, tile, (n - 1) * Traits::kN);
-      } else {
-        current = look_up_block<Traits>(p, tile, n * Traits::kN);
-      }
-      mbarrier_wait(empty + 8 * stage, parity);
-      load_keys<Traits>(map,
-                        p,
-                        tile,
-                        tiles + stage * Traits::kTileBytes,
-                        full + 8 * stage,
-                        n * Traits::kN,
-                        current);
-      if (++stage == stages) {
-        stage = 0;
-        parity ^= 1;
-      }
-    }
-  });
-}
-
-template <typename Traits>
-__device__ __forceinline__ void produce_queries(const CUtensorMap* map_q,
-                                                const ForwardParams& p,
-                                                const SharedStorage<Traits>& smem) {
-  RingPosition<Traits::kQStages> ring;
-  for_each_tile<Traits>(p, smem, false, [&](const Tile& tile) {
-    if (threadIdx.x % 32 == 0) {
-      for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
-        const int buffer = ring.stage * Traits::kConsumers + consumer;
-        mbarrier_wait(smem.q_empty + 8 * buffer, ring.parity ^ 1);
-        mbarrier_arrive_expect_tx(smem.q_full + 8 * buffer, Traits::kQBytes);
-        for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-          tma_load_5d(smem.q + buffer * Traits::kQBytes + slab * 64 * 128,
-                      map_q,
-                      smem.q_full + 8 * buffer,
-                      slab * 64,
-                      0,
-                      tile.q_t + tile.token0 + consumer * (64 >> p.pack_log2),
-                      tile.head_group,
-                      tile.q_z,
-                      kCacheEvictFirst);
-        }
-      }
-    }
-    __syncwarp();
-    ring.advance();
-  });
-}
-
-// The last key block may hold anything after the sequence's end, NaN included, and 0 * NaN = NaN:
-// each warpgroup zeroes those rows of V itself before its own product reads them.
-template <typename Traits>
-__device__ __forceinline__ void zero_tail(uint32_t v, int used_rows, int consumer) {
-  const int chunks = (Traits::kN - used_rows) * 8;  // 16-byte chunks per slab
-#pragma unroll 1
-  for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-    const uint32_t base = v + slab * Traits::kN * 128 + used_rows * 128;
-#pragma unroll 1
-    for (int i = threadIdx.x % 128; i < chunks; i += 128) {
-      store_shared_16(base + i * 16, make_uint4(0, 0, 0, 0));
-    }
-  }
-  __syncwarp();
-  fence_async_proxy();
-  named_barrier_sync(kZeroTail + consumer, 128);
-}
-
-// The part of the consumer that turns raw scores into masked ones.
-template <typename Traits>
-__device__ __forceinline__ void finish_scores(float (&s)[Traits::kN / 2],
-                                              const ForwardParams& p,
-                                              const Tile& tile,
-                                              const KeyRange& range,
-                                              const int (&token)[2],
-                                              int n) {
-  if constexpr (Traits::kSoftcap) {
-#pragma unroll
-    for (int j = 0; j < Traits::kN / 2; ++j) s[j] = tanh_approx(s[j] * p.softcap_scale);
-  }
-  const int first = n * Traits::kN;
-  if (first >= range.all_low && first + Traits::kN <= range.all_high) return;
-  const int shift = tile.len_k - tile.len_q;
-  int low[2], high[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    int lowest = 0, end = tile.len_k;
-    if (p.window_right >= 0) end = min(end, token[r] + shift + p.window_right + 1);
-    if (p.window_left >= 0) lowest = max(0, token[r] + shift - p.window_left);
-    const int origin = first + 2 * (threadIdx.x % 4);
-    low[r] = lowest - origin;
-    high[r] = end - origin + kIsMutant<kMaskOffByOne>;
-  }
-  mask_block(s, low, high, -CUDART_INF_F);
-}
-
-template <int kCount>
-__device__ __forceinline__ void scale_rows(float (&o)[kCount], const float (&factor)[2]) {
-#pragma unroll
-  for (int j = 0; j < kCount; ++j) o[j] *= factor[(j / 2) % 2];
-}
-
-// O to 16 bits, through this warpgroup's part of the Q buffer, to global memory: one bulk store a
-// slab, or, where rows after the end of a packed sequence belong to the next one, row by row.
-template <typename Traits>
-__device__ __forceinline__ void store_output(const CUtensorMap* map_o,
-                                             const ForwardParams& p,
-                                             const float (&o)[Traits::kD / 2],
-                                             uint32_t buffer,
-                                             const Tile& tile,
-                                             int token0,
-                                             int consumer) {
-  using T = typename Traits::T;
-  const int lane = threadIdx.x % 32;
-  const int row = (threadIdx.x / 32 % 4) * 16 + (lane / 8 % 2) * 8 + lane % 8;
-#pragma unroll
-  for (int j = 0; j < Traits::kD / 8; j += 2) {
-    const int group = j + lane / 16;
-    stmatrix_x4(buffer + (j / 8) * (64 * 128) + swizzle128(row, group % 8),
-                pack2<T>(o[4 * j], o[4 * j + 1]),
-                pack2<T>(o[4 * j + 2], o[4 * j + 3]),
-                pack2<T>(o[4 * j + 4], o[4 * j + 5]),
-                pack2<T>(o[4 * j + 6], o[4 * j + 7]));
-  }
-  if (!kIsMutant<kDropStoreFence>) fence_async_proxy();
-  named_barrier_sync(kEpilogue + consumer, 128);
-  if (p.cu_q == nullptr || token0 + (64 >> p.pack_log2) <= tile.len_q) {
-    if (threadIdx.x % 128 == 0) {
-#pragma unroll
-      for (int slab = 0; slab < Traits::kSlabs; ++slab) {
-        tma_store_5d(map_o,
-                     buffer + slab * 64 * 128,
-                     slab * 64,
-                     0,
-                     tile.q_t + token0,
-                     tile.head_group,
-                     tile.q_z);
-      }
-      tma_store_commit();
-    }
-    return;
-  }
-  const int rows = max(0, tile.len_q - token0) << p.pack_log2;
-  const int chunks = p.head_dim / 8;
-  T* out = static_cast<T*>(p.o) + (tile.q_t + token0) * p.o_stride_token +
-           (tile.head_group << p.pack_log2) * p.o_stride_head;
-#pragma unroll 1
-  for (int i = threadIdx.x % 128; i < rows * chunks; i += 128) {
-    const int r = i / chunks, chunk = i - r * chunks;
-    const uint4 value =
-        load_shared_16(buffer + (chunk / 8) * (64 * 128) + swizzle128(r, chunk % 8));
-    T* target = out + (r >> p.pack_log2) * p.o_stride_token +
-                (r & ((1 << p.pack_log2) - 1)) * p.o_stride_head;
-    *reinterpret_cast<uint4*>(target + chunk * 8) = value;
-  }
-  __syncwarp();
-  named_barrier_sync(kEpilogue + consumer,
-                     128);  // the buffer may be refilled once all have read it
-}
-
 template <typename Traits>
 struct Consumer {
   static constexpr int kN = Traits::kN, kD = Traits::kD;
+  using Layout = typename Traits::KeyLayout;
   const ForwardParams& p;
   const SharedStorage<Traits>& smem;
   const int consumer;  // 0..kConsumers-1
   RingPosition<Traits::kStagesK> ring_k;
   RingPosition<Traits::kStagesV> ring_v;
   RingPosition<Traits::kQStages> ring_q;
+  const CUtensorMap *map_q, *map_k, *map_v;  // not specialised: the tensors it loads itself
+  int loads_k = 0, loads_v = 0;
+  MergedRow merged[2];  // merged: this thread's rows over the chunks so far ...
+  bool has_sums;        // ... and whether `sums` holds any
 
   __device__ void take_turn() const {
     if constexpr (Traits::kPingPong) named_barrier_sync(kTurn + consumer, 256);
@@ -467,7 +59,51 @@ struct Consumer {
     return k_major_descriptor(smem.k + ring_k.stage * Traits::kTileBytes);
   }
   __device__ uint32_t v_descriptor() const {
-    return mn_major_descriptor<kN>(smem.v + ring_v.stage * Traits::kTileBytes);
+    return mn_major_descriptor<Layout>(smem.v + ring_v.stage * Traits::kTileBytes);
+  }
+
+  // A chunk's output (unnormalised o, state) to what the chunks before it left in shared memory,
+  // each thread's values its own. Leaves the sum there, or, after the last chunk, in o.
+  __device__ __forceinline__ void add_chunk(float (&o)[kD / 2], const RowState& state, bool last) {
+    MergeStep step[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      step[r] = merge_chunk(merged[r], chunk_row(state, r, p.scale_log2));
+    }
+    const uint32_t at = smem.sums + consumer * Traits::kSumBytes + threadIdx.x % 128 * 16;
+#pragma unroll
+    for (int j = 0; j < kD / 2; j += 4) {
+      const uint32_t place = at + j / 4 * (128 * 16);
+      const uint4 bits = has_sums ? load_shared_16(place) : make_uint4(0, 0, 0, 0);
+      const uint32_t old[4] = {bits.x, bits.y, bits.z, bits.w};
+      float sum[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        sum[i] = add_scaled(__uint_as_float(old[i]), o[j + i], step[i / 2]);
+        if (last) o[j + i] = sum[i];
+      }
+      if (!last) {
+        store_shared_16(place,
+                        make_uint4(__float_as_uint(sum[0]),
+                                   __float_as_uint(sum[1]),
+                                   __float_as_uint(sum[2]),
+                                   __float_as_uint(sum[3])));
+      }
+    }
+    has_sums = true;
+  }
+
+  // Without specialised warps one consumer thread issues the copies, between its own products.
+  __device__ __forceinline__ void load(const Tile& tile, const CUtensorMap* map, bool is_k, int n) {
+    if (consumer != 0 || threadIdx.x != 0) return;
+    const int stages = is_k ? Traits::kStagesK : Traits::kStagesV;
+    const uint32_t tiles = is_k ? smem.k : smem.v, full = is_k ? smem.k_full : smem.v_full;
+    int& count = is_k ? loads_k : loads_v;
+    const int stage = count % stages;
+    mbarrier_wait((is_k ? smem.k_empty : smem.v_empty) + 8 * stage, (count / stages + 1) % 2);
+    ++count;
+    load_dense_keys<Traits>(
+        map, tile, tiles + stage * Traits::kTileBytes, full + 8 * stage, n * kN);
   }
 
   // This warp's 16 query rows as A fragments.
@@ -478,6 +114,14 @@ struct Consumer {
       ldmatrix_x4(rows[step],
                   q_buffer() + step / 4 * (64 * 128) + swizzle128(row, step % 4 * 2 + lane / 16));
     }
+  }
+
+  // The last key block's rows of V past the end of the sequence, before the product that reads
+  // them.
+  __device__ __forceinline__ void zero_tail_of(const Tile& tile, int n) const {
+    if (!p.tail_unclean || (n + 1) * kN <= tile.len_k || kIsMutant<kKeepTail>) return;
+    wait_v();
+    zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
   }
 
   // All key blocks of one query tile; o and state come out unnormalised.
@@ -491,18 +135,23 @@ struct Consumer {
     float s[kN / 2];
     uint32_t probabilities[kN / 16][4];
     float alpha[2];
-    int n = range.max - 1;
+    int n = first_block<kN, Traits::kMerges>(range);
     const uint32_t q = k_major_descriptor(q_buffer());
     uint32_t q_rows[kD / 16][4];
     if constexpr (Traits::kQRegisters) load_q(q_rows);
     const auto issue_qk = [&] {
       if constexpr (Traits::kQRegisters) {
-        wgmma_qk_registers<T, kN, kD>(s, q_rows, k_descriptor());
+        wgmma_qk_registers<T, kN, kD, Layout>(s, q_rows, k_descriptor());
       } else {
-        wgmma_qk<T, kN, kD>(s, q, k_descriptor());
+        wgmma_qk<T, kN, kD, Layout>(s, q, k_descriptor());
       }
     };
 
+    if constexpr (!Traits::kSpecialised) {
+      load(tile, map_k, true, n);
+      if (n > range.min) load(tile, map_k, true, n - 1);
+      load(tile, map_v, false, n);
+    }
     wait_k();
     take_turn();
     wgmma_fence();
@@ -515,13 +164,16 @@ struct Consumer {
     finish_scores<Traits>(s, p, tile, own, token, n);
     softmax_block<false>(s, state, p.scale_log2, alpha);
     pack_probabilities<T>(s, probabilities);
-    if (p.tail_unclean && (n + 1) * kN > tile.len_k && !kIsMutant<kKeepTail>) {
-      wait_v();
-      zero_tail<Traits>(smem.v + ring_v.stage * Traits::kTileBytes, tile.len_k - n * kN, consumer);
-    }
-    if (n > range.min) wait_k();
+    zero_tail_of(tile, n);
+    int accumulate = 1;  // 0: o holds a chunk that is already in the sums
+    int following = next_block<kN, Traits::kMerges>(range, n);
+    if (following >= range.min) wait_k();
 
-    for (--n; n >= range.min; --n) {
+    while (following >= range.min) {
+      // A block of another chunk than the one before it comes after it in memory.
+      const bool new_chunk = Traits::kMerges && following > n;
+      n = following;
+      following = next_block<kN, Traits::kMerges>(range, n);
       if constexpr (Traits::kOverlap) {
         take_turn();
         wgmma_fence();
@@ -529,14 +181,21 @@ struct Consumer {
         wgmma_commit();
         wait_v();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
+        wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor(), accumulate);
         wgmma_commit();
         pass_turn();
+        if constexpr (!Traits::kSpecialised) {
+          if (n > range.min) load(tile, map_k, true, n - 1);
+          load(tile, map_v, false, n);
+        }
         wgmma_wait<1>();
         release(smem.k_empty + 8 * ring_k.stage);
         ring_k.advance();
         finish_scores<Traits>(s, p, tile, own, token, n);
         float shift[2];
+        const RowState done = state;
+        accumulate = 1;
+        if (new_chunk) state = no_keys();
         const bool shrinks = softmax_max<true>(s, state, p.scale_log2, alpha, shift);
         // The wait for PV stands between maximum and exponentials: those, the packing of P and the
         // sums then fill each other's gaps (measured: 5 %). The wait for the next K stands before
@@ -544,18 +203,24 @@ struct Consumer {
         // the wait for S, and nothing is left to overlap (seen in SASS). Decode waits after the
         // exponentials.
         if constexpr (Traits::kSplit) softmax_exp(s, state, p.scale_log2, alpha, shift);
-        if (n > range.min) wait_k();
+        if (following >= range.min) wait_k();
         wgmma_wait<0>();
         release(smem.v_empty + 8 * ring_v.stage);
         ring_v.advance();
         if constexpr (!Traits::kSplit) softmax_exp(s, state, p.scale_log2, alpha, shift);
         pack_probabilities<T>(s, probabilities);
-        if (shrinks && !kIsMutant<kSkipRescale>) scale_rows(o, alpha);
+        if (new_chunk) {
+          add_chunk(o, done, false);
+          accumulate = 0;
+        } else if (shrinks && !kIsMutant<kSkipRescale>) {
+          scale_rows(o, alpha);
+        }
+        if constexpr (Traits::kMerges) zero_tail_of(tile, n);
       } else {
         wait_v();
         take_turn();
         wgmma_fence();
-        wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
+        wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor());
         wgmma_commit();
         issue_qk();
         wgmma_commit();
@@ -569,12 +234,12 @@ struct Consumer {
         const bool shrinks = softmax_block<true>(s, state, p.scale_log2, alpha);
         pack_probabilities<T>(s, probabilities);
         if (shrinks) scale_rows(o, alpha);
-        if (n > range.min) wait_k();
+        if (following >= range.min) wait_k();
       }
     }
     wait_v();
     wgmma_fence();
-    wgmma_pv<T, kN, kD>(o, probabilities, v_descriptor());
+    wgmma_pv<T, kN, kD, Layout>(o, probabilities, v_descriptor(), accumulate);
     wgmma_commit();
     wgmma_wait<0>();
     release(smem.v_empty + 8 * ring_v.stage);
@@ -588,24 +253,40 @@ struct Consumer {
                                          float (&o)[kD / 2],
                                          RowState& state) {
     const bool partial = Traits::kSplit && tile.num_splits > 1;
-    float factor[2];
+    // In the batch-invariant plan a sink is always added last, as for many chunks.
+    const bool alone =
+        Traits::kSplit && !Traits::kMerges && !partial && p.chunk_tokens != 0 && p.sinks != nullptr;
+    const bool merges = Traits::kMerges && !partial;
+    float factor[2], whole_factor[2];
+    if (merges) add_chunk(o, state, true);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = (threadIdx.x / 32 % 4) * 16 + threadIdx.x % 32 / 4 + 8 * r;
       const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
-      const RowResult result = finish_row(
-          state.max[r], quad_sum(state.sum[r]), p.scale_log2, partial ? nullptr : p.sinks, head);
-      factor[r] = result.factor;
-      if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q) continue;
-      if (partial) {
-        p.partial_lse[tile.item * p.partial_rows + row] = result.logsumexp;
-      } else if (p.lse != nullptr) {
-        const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
-        p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
-            result.logsumexp;
+      RowResult result;
+      if (partial || alone) {
+        const MergedRow chunk = chunk_row(state, r, p.scale_log2);
+        if (partial) {
+          if (threadIdx.x % 4 == 0 && token[r] < tile.len_q) {
+            p.partial_stats[tile.item * p.partial_rows + row] = make_float2(chunk.max, chunk.sum);
+          }
+          continue;
+        }
+        MergedRow whole = start_merge(p.sinks, head);
+        factor[r] = merge_chunk(whole, chunk).added;
+        result = merge_result(whole);
+        whole_factor[r] = result.factor;
+      } else {
+        result =
+            merges ? merge_result(merged[r])
+                   : finish_row(state.max[r], quad_sum(state.sum[r]), p.scale_log2, p.sinks, head);
+        factor[r] = result.factor;
       }
+      if (threadIdx.x % 4 != 0 || token[r] >= tile.len_q || p.lse == nullptr) continue;
+      const int64_t start = p.cu_q != nullptr ? tile.q_t : 0;
+      p.lse[tile.batch * p.lse_stride_batch + head * p.lse_stride_head + start + token[r]] =
+          result.logsumexp;
     }
-    scale_rows(o, factor);
     if constexpr (Traits::kSplit) {
       if (partial) {
         store_partial<kD>(p, tile, o);
@@ -613,7 +294,19 @@ struct Consumer {
         return;
       }
     }
+    scale_rows(o, factor);
+    if (alone) scale_rows(o, whole_factor);
     store_output<Traits>(map_o, p, o, q_buffer(), tile, token0, consumer);
+  }
+
+  __device__ __forceinline__ void start_chunks(const Tile& tile) {
+    has_sums = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + 8 * r;
+      const int head = (tile.head_group << p.pack_log2) + (row & ((1 << p.pack_log2) - 1));
+      merged[r] = start_merge(p.sinks, head);
+    }
   }
 
   __device__ __forceinline__ void run_tile(const CUtensorMap* map_o, const Tile& tile) {
@@ -631,7 +324,9 @@ struct Consumer {
     float o[kD / 2];
 #pragma unroll
     for (int j = 0; j < kD / 2; ++j) o[j] = 0.0f;
-    RowState state = {{-CUDART_INF_F, -CUDART_INF_F}, {0.0f, 0.0f}};
+    RowState state = no_keys();
+    if constexpr (Traits::kMerges) start_chunks(tile);
+    if constexpr (!Traits::kSpecialised) load_queries<Traits>(map_q, p, smem, tile, 0, consumer);
     mbarrier_wait(smem.q_full + 8 * q_index(), ring_q.parity);
     if (range.max > range.min) attend(tile, range, own, token, o, state);
     finish(map_o, tile, token, token0, o, state);
@@ -666,14 +361,26 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
     tma_prefetch_descriptor(&map_o);
     smem.init_barriers();
   }
+  // The next kernel's CTAs may take the places of those that have finished; what is above runs
+  // before the previous kernel has ended, all that reads or writes memory after it.
+  grid_dependency_launch();
+  grid_dependency_wait();
   __syncthreads();
-  if (warpgroup == 0) {
+  if constexpr (!Traits::kSpecialised) {
+    Consumer<Traits> consumer{p, smem, warpgroup};
+    consumer.map_q = &map_q;
+    consumer.map_k = &map_k;
+    consumer.map_v = &map_v;
+    consumer.run(&map_o);
+  } else if (warpgroup == 0) {
     if constexpr (Traits::kMovesRegisters) registers_lower_to<Traits::kProducerRegisters>();
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
     if (warp < 2) {
       produce_keys<Traits>(warp == 0 ? &map_k : &map_v, p, smem, warp == 0);
     } else if (warp == 2) {
       produce_queries<Traits>(&map_q, p, smem);
+    } else if (Traits::kSplit) {
+      prefetch_table(p);
     }
   } else {
     if constexpr (Traits::kMovesRegisters) registers_raise_to<Traits::kConsumerRegisters>();

@@ -10,13 +10,18 @@ namespace quire::cuda::sm90 {
 struct ForwardKernel {
   const char* stage;  // "full", "split", or the ablation this one is for
   int32_t dtype, head_dim;
-  bool softcap, split;
+  bool softcap, grouped;  // grouped: paged keys, see can_group in forward.cc
+  KeyPlan plan;
   int32_t tile_rows, tile_keys, threads, smem_bytes, ctas_per_sm;
   const void* entry;
 };
 
 extern const ForwardKernel* const kForwardKernels[];
 extern const int kNumForwardKernels;
+
+inline bool splits(const ForwardKernel& kernel) {
+  return kernel.plan == KeyPlan::kSplit || kernel.plan == KeyPlan::kSplitInvariant;
+}
 
 // The instantiation for these arguments, or null and the reason.
 const ForwardKernel* find_forward(const QuireAttentionArgs& args,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <vector_types.h>
 
 namespace quire::cuda::sm90 {
 
@@ -23,6 +24,17 @@ enum Mutant {
 template <Mutant kMutant>
 constexpr bool kIsMutant = QUIRE_MUTANT == kMutant;
 
+// What a CTA does with the keys of a query tile.
+enum class KeyPlan {
+  kWhole,           // all of them
+  kSplit,           // a chunk, cut by the work of the batch (split.cuh)
+  kSplitInvariant,  // a chunk at multiples of kInvariantChunk, or all of them
+  kMerged,          // all of them, chunk by chunk: the bits of kSplitInvariant
+  kUnspecialised,   // all of them, loaded by the warps that compute (an ablation)
+};
+// Keys of a chunk in the batch-invariant plan: chunks begin at its multiples.
+constexpr int kInvariantChunk = 512;
+
 struct ForwardParams {
   int32_t batch, num_heads, num_kv_heads, head_dim;
   int32_t max_len_q, max_len_k;
@@ -41,6 +53,7 @@ struct ForwardParams {
   const int32_t* block_table;  // paged: Z is the block
   int64_t block_table_stride;
   int32_t block_log2, box_rows;  // tokens per block and per bulk copy; dense: box_rows = tile rows
+  int32_t heads_per_block;       // grouped: (KV head, block) is one coordinate, block * this + head
 
   int32_t window_left, window_right;  // -1: no limit
   float scale_log2;                   // scale * log2(e); with soft cap: softcap * log2(e)
@@ -62,10 +75,10 @@ struct ForwardParams {
   int32_t slots;  // CTAs: chunks are cut on the device so that these are evenly loaded ...
   int32_t
       chunk_tokens;  // ... or, when this is not 0, at its multiples, whatever else is in the batch
-  int32_t partial_rows;  // rows of a tile that can be in use
-  int32_t* arrivals;     // [tiles], zero at launch and left zero
-  float* partial_o;      // [items, partial_rows, tile head dim]
-  float* partial_lse;    // [items, partial_rows]
+  int32_t partial_rows;   // rows of a tile that can be in use
+  int32_t* arrivals;      // [tiles], zero at launch and left zero
+  float* partial_o;       // [items, partial_rows, tile head dim], not normalised
+  float2* partial_stats;  // [items, partial_rows]: maximum (base 2) and sum
 
   int32_t section;  // heads (of any sequence) whose K and V share the L2 cache; 0: query tiles run
                     // fastest

@@ -104,6 +104,12 @@ __device__ __forceinline__ Tile get_tile(const ForwardParams& p, int index) {
 // ---- split keys
 // ---------------------------------------------------------------------------------------------------
 
+// a / b for 0 <= a < 2^21, 0 < b: exact, since a + 0.5 is further from a multiple of b than the
+// error of the division. A third of the instructions.
+__device__ __forceinline__ int divide_small(int a, int b) {
+  return static_cast<int>(__fdividef(static_cast<float>(a) + 0.5f, static_cast<float>(b)));
+}
+
 // Lengths of sequence b, and the key blocks that its queries can see.
 struct SplitSequence {
   int len_q, len_k, low_block, blocks;
@@ -115,10 +121,21 @@ __device__ __forceinline__ SplitSequence split_sequence(const ForwardParams& p, 
   s.len_q = p.cu_q != nullptr ? p.cu_q[b + 1] - p.cu_q[b] : p.max_len_q;
   const int stored = p.cu_k != nullptr ? p.cu_k[b + 1] - p.cu_k[b] : p.max_len_k;
   s.len_k = p.seqused_k != nullptr ? p.seqused_k[b] : stored;
-  if (p.window_left >= 0) s.low_block = max(0, s.len_k - s.len_q - p.window_left) / kN;
+  if (p.window_left >= 0) {
+    s.low_block = max(0, s.len_k - s.len_q - p.window_left) / kN;
+    if (p.chunk_tokens != 0) s.low_block &= ~(p.chunk_tokens / kN - 1);
+  }
   s.blocks = (s.len_k + kN - 1) / kN - s.low_block;
   return s;
 }
+
+// Tiles of 64 rows of one sequence.
+__device__ __forceinline__ int split_tiles(const ForwardParams& p, const SplitSequence& s) {
+  const int log2 = 6 - p.pack_log2;
+  return ((s.len_q + (1 << log2) - 1) >> log2) * p.head_groups;
+}
+
+constexpr int kPlanCandidates = 15;
 
 // Blocks of kN keys per chunk: by the lengths of the whole batch, or fixed. All lanes of the warp
 // take part.
@@ -127,49 +144,91 @@ __device__ __forceinline__ SplitSequence split_sequence(const ForwardParams& p, 
 // the smaller of two bounds: waves of full chunks, and an even share of all work plus one chunk. An
 // item costs `overhead` blocks more than its keys: filling the pipeline, and the partial result,
 // which grows with the rows in use.
-template <int kM, int kN>
+//
+// kMerges: chunks are fixed, but a CTA may take all of a sequence, which changes no bit.
+template <int kN, bool kMerges>
 __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
-  if (p.chunk_tokens != 0) return p.chunk_tokens / kN;
-  const int lane = threadIdx.x % 32, tokens_per_tile = kM >> p.pack_log2;
-  const auto tiles_of = [&](const SplitSequence& s) {
-    return (s.len_q + tokens_per_tile - 1) / tokens_per_tile * p.head_groups;
-  };
+  if (!kMerges && p.chunk_tokens != 0) return p.chunk_tokens / kN;
+  const int lane = threadIdx.x % 32;
   // The first 32 sequences stay in registers: for most batches the search reads memory once.
   const SplitSequence first = split_sequence<kN>(p, lane);
-  const int first_tiles = tiles_of(first);
+  const int first_tiles = split_tiles(p, first);
   int work = first_tiles * first.blocks, longest = max(1, first.blocks), tiles = first_tiles;
 #pragma unroll 1
   for (int b = lane + 32; b < p.batch; b += 32) {
     const SplitSequence s = split_sequence<kN>(p, b);
-    tiles += tiles_of(s);
-    work += tiles_of(s) * s.blocks;
+    tiles += split_tiles(p, s);
+    work += split_tiles(p, s) * s.blocks;
     longest = max(longest, s.blocks);
   }
   work = __reduce_add_sync(0xffffffffu, work);
   tiles = __reduce_add_sync(0xffffffffu, tiles);
   longest = __reduce_max_sync(0xffffffffu, longest);
+  if constexpr (kMerges) {
+    const int chunk = p.chunk_tokens / kN;
+    const float share = static_cast<float>(work) / p.slots, overhead = 1.0f + p.partial_rows / 16;
+    const float split = share * (1.0f + overhead / chunk) + chunk;
+    const float waves = divide_small(tiles + p.slots - 1, p.slots) * (longest + 1.0f);
+    return fminf(waves, share + longest) <= split ? max(chunk, longest) : chunk;
+  }
   // Little work is cut into one wave of chunks at once: the search below would take longer than it
   // saves.
-  if (work <= 8 * p.slots) return max(2, (work + p.slots - 1) / p.slots);
+  if (work <= 8 * p.slots) return max(256 / kN, divide_small(work + p.slots - 1, p.slots));
   const float share = static_cast<float>(work) / p.slots, overhead = 2.0f + p.partial_rows / 16;
+  const auto chunk_of = [&](int step) {
+    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 2 3 4 6 8 12 16 24 ...
+    return divide_small(longest + cuts - 1, cuts);
+  };
+  const auto time_of = [&](int items, int chunk) {
+    const float waves = divide_small(items + p.slots - 1, p.slots) * (chunk + overhead);
+    return fminf(waves, share + overhead * items / p.slots + chunk);
+  };
+  // As many equal chunks as fill the CTAs once are good enough for most batches. Whole sequences
+  // have no partial results to pay for.
+  const int cuts = max(1, divide_small(p.slots, tiles));
+  const int simple = divide_small(longest + cuts - 1, cuts);
+  const float rounds = divide_small(tiles * cuts + p.slots - 1, p.slots);
+  if (rounds * (simple + (cuts > 1 ? overhead : 2.0f)) <= 1.1f * share) return simple;
+  const int most_items = 4 * p.slots + tiles;  // the workspace holds no more
+  if (p.batch <= 32) {
+    // A candidate a lane; sequences come by shuffles, eight at a time to hide their latency.
+    const int chunk = chunk_of(lane + 1);
+    const uint32_t inverse = 0xffffffffu / chunk + 1;  // x / chunk = high half of x * inverse
+    int items = 0;
+#pragma unroll 1
+    for (int b = 0; b < p.batch; b += 8) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int blocks = __shfl_sync(0xffffffffu, first.blocks, b + i);
+        const int cut = __umulhi(blocks + chunk - 1, inverse);
+        items += __shfl_sync(0xffffffffu, first_tiles, b + i) * max(1, chunk == 1 ? blocks : cut);
+      }
+    }
+    const bool possible = lane < kPlanCandidates && items <= most_items;
+    const float time = possible ? time_of(items, chunk) : CUDART_INF_F;
+    unsigned chosen = __ballot_sync(0xffffffffu, time <= 1.04f * share);
+    if (chosen == 0) {
+      // Times are positive: their bits are in the order of the values.
+      const unsigned least = __reduce_min_sync(0xffffffffu, __float_as_uint(time));
+      chosen = __ballot_sync(0xffffffffu, __float_as_uint(time) == least);
+    }
+    return __shfl_sync(0xffffffffu, chunk, __ffs(chosen) - 1);
+  }
   int best = longest;
   float best_time = CUDART_INF_F;
 #pragma unroll 1
-  for (int step = 1; step < 16; ++step) {
-    const int cuts = (2 + step % 2) << (step / 2) >> 1;  // 1 2 3 4 6 8 12 16 24 ...
-    const int chunk = (longest + cuts - 1) / cuts;
-    int items = first_tiles * max(1, (first.blocks + chunk - 1) / chunk);
+  for (int step = 1; step <= kPlanCandidates; ++step) {
+    const int chunk = chunk_of(step);
+    int items = first_tiles * max(1, divide_small(first.blocks + chunk - 1, chunk));
 #pragma unroll 1
     for (int b = lane + 32; b < p.batch; b += 32) {
       const SplitSequence s = split_sequence<kN>(p, b);
-      items += tiles_of(s) * max(1, (s.blocks + chunk - 1) / chunk);
+      items += split_tiles(p, s) * max(1, divide_small(s.blocks + chunk - 1, chunk));
     }
     items = __reduce_add_sync(0xffffffffu, items);
-    if (items > 4 * p.slots + tiles) break;                  // the workspace holds no more
-    const float least = share + overhead * items / p.slots;  // no more chunks can be faster
-    if (least >= best_time) break;
-    const float waves = (items + p.slots - 1) / p.slots * (chunk + overhead);
-    const float time = fminf(waves, least + chunk);
+    if (items > most_items) break;
+    if (share + overhead * items / p.slots >= best_time) break;  // no more chunks can be faster
+    const float time = time_of(items, chunk);
     if (time < best_time) {
       best_time = time;
       best = chunk;
@@ -180,17 +239,15 @@ __device__ __forceinline__ int plan_chunk(const ForwardParams& p) {
 }
 
 // Item `index` of the list (sequence, tile of queries and heads, chunk).
-template <int kM, int kN>
+template <int kN>
 __device__ __forceinline__ Tile get_item(const ForwardParams& p, int index, int chunk) {
   const int lane = threadIdx.x % 32;
-  const int tokens_per_tile = kM >> p.pack_log2;
   Tile tile;
   int items_before = 0, tiles_before = 0;
   for (int first = 0; first < p.batch; first += 32) {
     const SplitSequence s = split_sequence<kN>(p, first + lane);
-    const int m_blocks = (s.len_q + tokens_per_tile - 1) / tokens_per_tile;
-    const int tiles = m_blocks * p.head_groups;
-    const int splits = max(1, (s.blocks + chunk - 1) / chunk);
+    const int tiles = split_tiles(p, s);
+    const int splits = max(1, divide_small(s.blocks + chunk - 1, chunk));
     int items_end = tiles * splits, tiles_end = tiles;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
@@ -208,19 +265,19 @@ __device__ __forceinline__ Tile get_item(const ForwardParams& p, int index, int 
       tile.batch = first + source;
       tile.num_splits = take(splits);
       const int local = index - items_before - take(items_end - tiles * splits);
-      const int local_tile = local / tile.num_splits;
+      const int local_tile = tile.num_splits == 1 ? local : local / tile.num_splits;
       tile.split = local - local_tile * tile.num_splits;
       tile.item = index;
       tile.number = tiles_before + take(tiles_end - tiles) + local_tile;
-      const int m = local_tile / p.head_groups;
+      const int m = divide_small(local_tile, p.head_groups);
       tile.head_group = local_tile - m * p.head_groups;
-      tile.token0 = m * tokens_per_tile;
+      tile.token0 = m << (6 - p.pack_log2);
       tile.len_q = take(s.len_q);
       tile.len_k = take(s.len_k);
       // Equal chunks within a sequence, unless their length is prescribed.
       const int blocks = take(s.blocks);
       const int own =
-          p.chunk_tokens != 0 ? chunk : (blocks + tile.num_splits - 1) / tile.num_splits;
+          p.chunk_tokens != 0 ? chunk : divide_small(blocks + tile.num_splits - 1, tile.num_splits);
       tile.first_block = take(s.low_block) + tile.split * own;
       tile.end_block = tile.first_block + own;
       tile.kv_head = (tile.head_group << p.pack_log2) / p.group;
@@ -269,6 +326,24 @@ key_range(const ForwardParams& p, const Tile& tile, int first, int last) {
     range.max = max(range.min, min(range.max, tile.end_block));
   }
   return range;
+}
+
+// The order in which the key blocks of a range are walked: from the last to the first, so that
+// masked blocks come first. Merged: chunk by chunk from the first on, each from its last block to
+// its first. next_block returns less than range.min after the last one.
+template <int kN, bool kMerges>
+__device__ __forceinline__ int first_block(const KeyRange& range) {
+  if constexpr (!kMerges) return range.max - 1;
+  constexpr int kChunk = kInvariantChunk / kN;
+  return min(range.max, (range.min / kChunk + 1) * kChunk) - 1;
+}
+template <int kN, bool kMerges>
+__device__ __forceinline__ int next_block(const KeyRange& range, int n) {
+  if constexpr (!kMerges) return n - 1;
+  constexpr int kChunk = kInvariantChunk / kN;
+  if (n > range.min && n % kChunk != 0) return n - 1;
+  const int next_chunk = (n / kChunk + 1) * kChunk;
+  return next_chunk >= range.max ? range.min - 1 : min(range.max, next_chunk + kChunk) - 1;
 }
 
 }  // namespace quire::cuda::sm90
