@@ -144,7 +144,7 @@ void Scheduler::fork_beam(SequenceId id, const Sequence& parent) {
 void Scheduler::retire_beam(SequenceId id) {
   Sequence& seq = sequences_[id];
   if (!mutant("simulation_dead_beam_keeps_blocks")) seq.table.release(pool_);
-  seq.host_table.release(host_pool_);
+  if (!mutant("model_dead_beam_keeps_host_blocks")) seq.host_table.release(host_pool_);
   seq.state = SequenceState::kWaiting;
   seq.is_swapped = false;
   seq.num_computed = seq.num_stored_blocks = 0;
