@@ -132,10 +132,13 @@ TEST_P(ArchTest, LogitsOfSomeRowsEqualThoseOfAll) {
 TEST_P(ArchTest, WorkspaceIsSizedExactly) {
   const LoadedModel loaded = load(GetParam().model);
   const std::vector<int32_t> tokens = {5, 17, 80, 3, 44};
-  testing::ModelRun run(*loaded.model, RunOptions{.ops = &ref_ops()}, 5, 5);
-  run.step(tokens);
-  EXPECT_EQ(run.workspace().peak_bytes(), loaded.model->workspace_bytes(5, 5));
-  EXPECT_GT(loaded.model->workspace_bytes(6, 5), loaded.model->workspace_bytes(5, 5));
+  for (ActivationType type :
+       {ActivationType::kF32, ActivationType::kInt16, ActivationType::kInt8}) {
+    testing::ModelRun run(*loaded.model, RunOptions{.ops = &ref_ops(), .activations = type}, 5, 5);
+    run.step(tokens);
+    EXPECT_EQ(run.workspace().peak_bytes(), loaded.model->workspace_bytes(5, 5, type));
+    EXPECT_GT(loaded.model->workspace_bytes(6, 5, type), loaded.model->workspace_bytes(5, 5, type));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, ArchTest, ::testing::ValuesIn(cases()), [](const auto& info) {
