@@ -284,8 +284,8 @@ void Scheduler::store_full_blocks(Sequence& seq, int num_computed) {
   if (!config_.enable_prefix_caching) return;
   const int num_full = num_computed / pool_.block_size();
   if (num_full <= seq.num_stored_blocks) return;
-  cache_blocks(pool_, chain_of(seq), seq.num_stored_blocks, num_full, &seq.table);
-  seq.num_stored_blocks = num_full;
+  seq.num_stored_blocks =
+      cache_blocks(pool_, chain_of(seq), seq.num_stored_blocks, num_full, &seq.table);
 }
 
 // The end of a sequence that is in no launched step: everything it holds goes back.

@@ -87,6 +87,7 @@ BlockId BlockPool::cache(BlockId block, const BlockKey& key) {
   QUIRE_CHECK(key.tokens.size() == static_cast<size_t>(block_size_));
   const BlockId same = find(key);
   if (same == block) return block;
+  if (same != kNoBlock && ref_count(block) > 1) return block;
   if (same != kNoBlock) {
     reference(same);
     release(block);

@@ -12,7 +12,8 @@
 // A full block becomes shareable by cache(): it is then found by its key, which is its tokens and
 // the identity of the block before it. The hash only says where to look. The parent's identity is
 // its BlockId, and that is sound because a child never stays in the cache longer than its parent:
-// every table that holds the child holds the parent before it, tables release their blocks tail
+// every table that holds the child holds the parent before it (two tables that share a block share
+// all before it: forks begin so, and cache() keeps it so), tables release their blocks tail
 // first, and so the parent stands behind the child in the LRU list. The first block of a chain has
 // a root as parent, which stands for the salt.
 #pragma once
@@ -75,7 +76,9 @@ class BlockPool {
   BlockId find(const BlockKey& key) const;
   // Declares that `block`, of which the caller holds a reference, is full and has this content.
   // Returns the block to hold from now on: `block`, or, if another one already has the same
-  // content, that one (the caller's reference has moved to it).
+  // content, that one (the caller's reference has moved to it). But a block that several hold stays
+  // in all their tables, without content if another one has it: a table that held the next block
+  // and not its parent would let the parent be evicted first.
   BlockId cache(BlockId block, const BlockKey& key);
 
   // The parent of first blocks under `salt`. Held by every open sequence with that salt; cached

@@ -27,12 +27,13 @@ void find_prefix(const BlockPool& pool,
   }
 }
 
-void cache_blocks(
-    BlockPool& pool, const TokenChain& chain, int first, int last, BlockTable* table) {
+int cache_blocks(BlockPool& pool, const TokenChain& chain, int first, int last, BlockTable* table) {
   for (int i = first; i < last; ++i) {
     const BlockId parent = i == 0 ? chain.root : (*table)[i - 1];
     table->cache(pool, i, key_of(chain, i, parent, pool.block_size()));
+    if (!pool.has_content((*table)[i])) return i;
   }
+  return last;
 }
 
 }  // namespace quire

@@ -24,7 +24,9 @@ void find_prefix(const BlockPool& pool,
                  int max_blocks,
                  std::vector<BlockId>* found);
 
-// Stores blocks [first, last) of `table`, whose KV is computed.
-void cache_blocks(BlockPool& pool, const TokenChain& chain, int first, int last, BlockTable* table);
+// Stores blocks [first, last) of `table`, whose KV is computed, up to one that stays without
+// content (BlockPool::cache). Returns how many leading blocks of the table are known to the cache
+// now.
+int cache_blocks(BlockPool& pool, const TokenChain& chain, int first, int last, BlockTable* table);
 
 }  // namespace quire

@@ -139,5 +139,20 @@ TEST_F(PrefixCacheTest, SequencesThatComputeTheSameTokensEndUpWithTheSameBlocks)
   EXPECT_EQ(pool.num_used(), 4);
 }
 
+// Else one of the forks would hold the second block without its parent, which could be evicted
+// first.
+TEST_F(PrefixCacheTest, BlocksThatForksShareAreNotReplacedInOneOfThem) {
+  Prompt first = prompt(0), second = prompt(0), fork = prompt(0);
+  ASSERT_TRUE(second.table.reserve(pool, 8));
+  fork.table.fork(pool, second.table);
+  compute(first);
+  EXPECT_EQ(cache_blocks(pool, second.chain(), 0, 4, &second.table), 0);
+  EXPECT_EQ(second.table, fork.table);
+  EXPECT_FALSE(pool.has_content(second.table[0]));
+  fork.table.release(pool);
+  EXPECT_EQ(cache_blocks(pool, second.chain(), 0, 4, &second.table), 4);
+  EXPECT_EQ(first.table, second.table);
+}
+
 }  // namespace
 }  // namespace quire
