@@ -1,5 +1,4 @@
 // quire bench: what this machine does with a model, next to what it could do at most.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -9,7 +8,6 @@
 #include "apps/cmd_bench_paper.h"
 #include "apps/command.h"
 #include "apps/engine_flags.h"
-#include "apps/human_integer.h"
 #include "apps/json_file.h"
 #include "apps/report.h"
 #include "apps/terminal.h"
@@ -180,36 +178,34 @@ Status run(const BenchFlags& flags) {
 
 }  // namespace
 
-Command add_bench_command(CLI::App& app) {
+Command add_bench_command(CommandLine line) {
   auto flags = std::make_shared<BenchFlags>();
-  CLI::App* model = app.add_subcommand("model", "prefill and decode throughput of a model");
-  CLI::App* paper =
-      app.add_subcommand("paper", "figures of the PagedAttention paper, in model-time (simulated)");
-  const Command run_paper = add_bench_paper_command(*paper);
-  app.require_subcommand(1);
+  CommandLine model = line.subcommand("model", "prefill and decode throughput of a model");
+  CommandLine paper =
+      line.subcommand("paper", "figures of the PagedAttention paper, in model-time (simulated)");
+  const Command run_paper = add_bench_paper_command(paper);
+  line.needs_subcommand();
   BenchPlan& plan = flags->plan;
-  add_model_argument(*model, flags->llm);
-  const auto count = integer_in(0, 1 << 20);
-  model->add_option("--prompt-tokens", plan.prompt_tokens, "tokens of a prefill; 0 = none")
-      ->check(count)
-      ->capture_default_str();
-  model->add_option("--generate-tokens", plan.generate_tokens, "steps of a decode; 0 = none")
-      ->check(count)
-      ->capture_default_str();
-  model->add_option("--batch", plan.batches, "sequences decoded at once, as in 1,8,32")
-      ->delimiter(',')
-      ->check(integer_in(1, 4096))
-      ->capture_default_str();
-  model->add_option("--depth", plan.depths, "tokens already in the KV cache, as in 0,4096")
-      ->delimiter(',')
-      ->check(count)
-      ->capture_default_str();
-  model->add_option("--repeat", plan.repeat, "repetitions of each case")
-      ->check(integer_in(1, 1000))
-      ->capture_default_str();
-  model->add_option("--json", flags->json_file, "write the results to this file");
-  add_engine_flags(*model, flags->llm);
-  return [flags, paper, run_paper] { return paper->parsed() ? run_paper() : run(*flags); };
+  add_model_argument(model, flags->llm);
+  constexpr int64_t kMany = 1 << 20;
+  model.option("--prompt-tokens", plan.prompt_tokens, "tokens of a prefill; 0 = none")
+      .within(0, kMany)
+      .shows_default();
+  model.option("--generate-tokens", plan.generate_tokens, "steps of a decode; 0 = none")
+      .within(0, kMany)
+      .shows_default();
+  model.option("--batch", plan.batches, "sequences decoded at once, as in 1,8,32")
+      .separated_by(',')
+      .within(1, 4096)
+      .shows_default();
+  model.option("--depth", plan.depths, "tokens already in the KV cache, as in 0,4096")
+      .separated_by(',')
+      .within(0, kMany)
+      .shows_default();
+  model.option("--repeat", plan.repeat, "repetitions of each case").within(1, 1000).shows_default();
+  model.option("--json", flags->json_file, "write the results to this file");
+  add_engine_flags(model, flags->llm);
+  return [flags, paper, run_paper] { return paper.parsed() ? run_paper() : run(*flags); };
 }
 
 }  // namespace quire

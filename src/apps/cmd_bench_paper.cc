@@ -1,6 +1,5 @@
 #include "apps/cmd_bench_paper.h"
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -85,22 +84,21 @@ Status run(const PaperFlags& flags) {
 
 }  // namespace
 
-Command add_bench_paper_command(CLI::App& app) {
+Command add_bench_paper_command(CommandLine line) {
   auto flags = std::make_shared<PaperFlags>();
-  app.add_option("FIGURE", flags->figure, "which one")->type_name(figure_names())->required();
-  app.add_option("--json", flags->json_file, "write the results to this file");
-  app.add_option("--trace",
-                 flags->trace_file,
-                 "requests of an Azure LLM inference trace of 2023 (CSV: TIMESTAMP, ContextTokens, "
-                 "GeneratedTokens) instead of drawn ones");
-  app.add_option("--seed", flags->seed, "of lengths and arrivals")->capture_default_str();
-  app.add_flag(
-      "--full", flags->full, "an hour of arrivals, as in the paper, instead of 10 minutes");
+  line.option("FIGURE", flags->figure, "which one").type_name(figure_names()).required();
+  line.option("--json", flags->json_file, "write the results to this file");
+  line.option("--trace",
+              flags->trace_file,
+              "requests of an Azure LLM inference trace of 2023 (CSV: TIMESTAMP, ContextTokens, "
+              "GeneratedTokens) instead of drawn ones");
+  line.option("--seed", flags->seed, "of lengths and arrivals").shows_default();
+  line.flag("--full", flags->full, "an hour of arrivals, as in the paper, instead of 10 minutes");
   std::string figures = "Figures:";
   for (const PaperFigure& figure : paper_figures()) {
     figures += std::string("\n  ") + figure.name + ": " + figure.help;
   }
-  app.footer(figures);
+  line.footer(figures);
   return [flags] { return run(*flags); };
 }
 

@@ -5,6 +5,6 @@
 
 namespace quire {
 
-Command add_bench_paper_command(CLI::App& app);
+Command add_bench_paper_command(CommandLine line);
 
 }  // namespace quire

@@ -1,5 +1,4 @@
 // quire chat: a conversation on the terminal.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -170,12 +169,12 @@ Status run(const ChatFlags& flags) {
 
 }  // namespace
 
-Command add_chat_command(CLI::App& app) {
+Command add_chat_command(CommandLine line) {
   auto flags = std::make_shared<ChatFlags>();
-  add_model_argument(app, flags->llm);
-  app.add_option("--system", flags->system, "system message");
-  add_sampling_flags(app, flags->sampling);
-  add_engine_flags(app, flags->llm);
+  add_model_argument(line, flags->llm);
+  line.option("--system", flags->system, "system message");
+  add_sampling_flags(line, flags->sampling);
+  add_engine_flags(line, flags->llm);
   return [flags] { return run(*flags); };
 }
 

@@ -1,5 +1,4 @@
 // quire completion: shell completion, generated from the same flags that are parsed.
-#include <CLI/CLI.hpp>
 #include <memory>
 
 #include "apps/command.h"
@@ -8,14 +7,12 @@
 
 namespace quire {
 
-Command add_completion_command(CLI::App& app) {
+Command add_completion_command(CommandLine line) {
   auto shell = std::make_shared<std::string>();
-  app.add_option("SHELL", *shell, "bash, zsh or fish")
-      ->required()
-      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
-  const CLI::App* root = app.get_parent();
-  return [shell, root]() -> Status {
-    QUIRE_ASSIGN_OR_RETURN(const std::string script, completion_script(*root, *shell));
+  line.option("SHELL", *shell, "bash, zsh or fish").required().one_of({"bash", "zsh", "fish"});
+  const CommandLine program = line.program();
+  return [shell, program]() -> Status {
+    QUIRE_ASSIGN_OR_RETURN(const std::string script, completion_script(program, *shell));
     return write_stdout(script);
   };
 }

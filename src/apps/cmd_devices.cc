@@ -1,7 +1,6 @@
 // quire devices: what quire would run on.
 #include <sched.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -85,9 +84,9 @@ Status run(bool json) {
 
 }  // namespace
 
-Command add_devices_command(CLI::App& app) {
+Command add_devices_command(CommandLine line) {
   auto json = std::make_shared<bool>(false);
-  app.add_flag("--json", *json, "print one JSON object");
+  line.flag("--json", *json, "print one JSON object");
   return [json] { return run(*json); };
 }
 

@@ -1,5 +1,4 @@
 // quire generate: a file of prompts in, a file of answers out, resumable.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -167,22 +166,22 @@ Status run(const GenerateFlags& flags) {
 
 }  // namespace
 
-Command add_generate_command(CLI::App& app) {
+Command add_generate_command(CommandLine line) {
   auto flags = std::make_shared<GenerateFlags>();
-  add_model_argument(app, flags->llm);
-  app.add_option("-i,--input",
-                 flags->input,
-                 "JSON lines: {\"id\", \"prompt\" or \"messages\", sampling fields}; without id, "
-                 "the answer has "
-                 "the line's number as \"line\"")
-      ->required();
-  app.add_option("-o,--output", flags->output, "answers as JSON lines; an existing file is resumed")
-      ->required();
-  app.add_flag(
+  add_model_argument(line, flags->llm);
+  line.option("-i,--input",
+              flags->input,
+              "JSON lines: {\"id\", \"prompt\" or \"messages\", sampling fields}; without id, "
+              "the answer has "
+              "the line's number as \"line\"")
+      .required();
+  line.option("-o,--output", flags->output, "answers as JSON lines; an existing file is resumed")
+      .required();
+  line.flag(
       "--raw", flags->raw, "give prompts to the model as they are, without the chat template");
-  add_sampling_flags(app, flags->sampling);
-  add_answer_count_flags(app, flags->sampling);
-  add_engine_flags(app, flags->llm);
+  add_sampling_flags(line, flags->sampling);
+  add_answer_count_flags(line, flags->sampling);
+  add_engine_flags(line, flags->llm);
   return [flags] { return run(*flags); };
 }
 

@@ -1,5 +1,4 @@
 // quire info: what a model is made of, from its headers alone.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -122,11 +121,11 @@ Status run(const std::string& model, bool json) {
 
 }  // namespace
 
-Command add_info_command(CLI::App& app) {
+Command add_info_command(CommandLine line) {
   auto model = std::make_shared<std::string>();
   auto json = std::make_shared<bool>(false);
-  app.add_option("MODEL", *model, "model, as for quire run")->required();
-  app.add_flag("--json", *json, "print one JSON object, the chat template included");
+  line.option("MODEL", *model, "model, as for quire run").required();
+  line.flag("--json", *json, "print one JSON object, the chat template included");
   return [model, json] { return run(*model, *json); };
 }
 

@@ -1,5 +1,4 @@
 // quire perplexity: perplexity of a text, and KL divergence against saved reference logits.
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -205,21 +204,19 @@ Status run(const PerplexityFlags& flags) {
 
 }  // namespace
 
-Command add_perplexity_command(CLI::App& app) {
+Command add_perplexity_command(CommandLine line) {
   auto flags = std::make_shared<PerplexityFlags>();
-  add_model_argument(app, flags->llm);
-  app.add_option("-f,--file", flags->file, "the text");
-  app.add_option("--context", flags->context, "tokens of a chunk")
-      ->check(integer_in(2, 1 << 20))
-      ->capture_default_str();
-  app.add_option(
+  add_model_argument(line, flags->llm);
+  line.option("-f,--file", flags->file, "the text");
+  line.option("--context", flags->context, "tokens of a chunk").within(2, 1 << 20).shows_default();
+  line.option(
       "--kl-base", flags->kl_base, "reference logits (safetensors: tokens [C,T], logits [C,T,V])");
-  app.add_option("--save-kl-base", flags->save_kl_base, "write this model's logits as a reference");
-  app.add_flag("--score-all",
-               flags->score_all,
-               "score every position, not only the second half of each chunk");
-  app.add_flag("--json", flags->json, "print one JSON object");
-  add_engine_flags(app, flags->llm);
+  line.option("--save-kl-base", flags->save_kl_base, "write this model's logits as a reference");
+  line.flag("--score-all",
+            flags->score_all,
+            "score every position, not only the second half of each chunk");
+  line.flag("--json", flags->json, "print one JSON object");
+  add_engine_flags(line, flags->llm);
   return [flags] { return run(*flags); };
 }
 

@@ -1,5 +1,4 @@
 // quire plan: every byte that a model and these flags will take, from the model's headers alone.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -153,12 +152,12 @@ Status run(const LlmConfig& config, bool json) {
 
 }  // namespace
 
-Command add_plan_command(CLI::App& app) {
+Command add_plan_command(CommandLine line) {
   auto config = std::make_shared<LlmConfig>();
   auto json = std::make_shared<bool>(false);
-  add_model_argument(app, *config);
-  add_engine_flags(app, *config);
-  app.add_flag("--json", *json, "print one JSON object");
+  add_model_argument(line, *config);
+  add_engine_flags(line, *config);
+  line.flag("--json", *json, "print one JSON object");
   return [config, json] { return run(*config, *json); };
 }
 

@@ -1,5 +1,4 @@
 // quire run: one prompt, one answer, one line of figures.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -90,22 +89,21 @@ Status run(const RunFlags& flags) {
 
 }  // namespace
 
-Command add_run_command(CLI::App& app) {
+Command add_run_command(CommandLine line) {
   auto flags = std::make_shared<RunFlags>();
-  add_model_argument(app, flags->llm);
-  app.add_option("-p,--prompt", flags->prompt, "the prompt; - reads standard input");
-  app.add_option(
-         "-f,--file", flags->prompt_file, "read the prompt from this file; - is standard input")
-      ->excludes("-p");
-  app.add_option("--system", flags->system, "system message");
-  app.add_flag(
-      "--raw", flags->raw, "give the text to the model as it is, without the chat template");
-  app.add_flag("--json",
-               flags->json,
-               "print one JSON object: text, token ids, finish reason, usage, timings");
-  add_sampling_flags(app, flags->sampling);
-  add_answer_count_flags(app, flags->sampling);
-  add_engine_flags(app, flags->llm);
+  add_model_argument(line, flags->llm);
+  line.option("-p,--prompt", flags->prompt, "the prompt; - reads standard input");
+  line.option(
+          "-f,--file", flags->prompt_file, "read the prompt from this file; - is standard input")
+      .excludes("-p");
+  line.option("--system", flags->system, "system message");
+  line.flag("--raw", flags->raw, "give the text to the model as it is, without the chat template");
+  line.flag("--json",
+            flags->json,
+            "print one JSON object: text, token ids, finish reason, usage, timings");
+  add_sampling_flags(line, flags->sampling);
+  add_answer_count_flags(line, flags->sampling);
+  add_engine_flags(line, flags->llm);
   return [flags] { return run(*flags); };
 }
 

@@ -1,5 +1,4 @@
 // quire tokenize, quire detokenize.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -74,26 +73,26 @@ Status detokenize(const TokenizeFlags& flags) {
 
 }  // namespace
 
-Command add_tokenize_command(CLI::App& app) {
+Command add_tokenize_command(CommandLine line) {
   auto flags = std::make_shared<TokenizeFlags>();
-  app.add_option("MODEL", flags->model, "model, as for quire run")->required();
-  app.add_option("-p,--prompt", flags->prompt, "the text; - reads standard input");
-  app.add_option("-f,--file", flags->file, "read the text from this file; - is standard input")
-      ->excludes("-p");
-  app.add_flag(
+  line.option("MODEL", flags->model, "model, as for quire run").required();
+  line.option("-p,--prompt", flags->prompt, "the text; - reads standard input");
+  line.option("-f,--file", flags->file, "read the text from this file; - is standard input")
+      .excludes("-p");
+  line.flag(
       "--no-special-tokens", flags->no_special, "do not add the model's own special tokens (BOS)");
-  app.add_flag("--parse-special-tokens",
-               flags->parse_special,
-               "read special tokens in the text as such, not as characters");
-  app.add_flag("--json", flags->json, "print ids, tokens and their count as one JSON object");
+  line.flag("--parse-special-tokens",
+            flags->parse_special,
+            "read special tokens in the text as such, not as characters");
+  line.flag("--json", flags->json, "print ids, tokens and their count as one JSON object");
   return [flags] { return tokenize(*flags); };
 }
 
-Command add_detokenize_command(CLI::App& app) {
+Command add_detokenize_command(CommandLine line) {
   auto flags = std::make_shared<TokenizeFlags>();
-  app.add_option("MODEL", flags->model, "model, as for quire run")->required();
-  app.add_option("IDS", flags->ids, "token ids; without any they are read from standard input");
-  app.add_flag("--skip-special-tokens", flags->skip_special, "leave special tokens out");
+  line.option("MODEL", flags->model, "model, as for quire run").required();
+  line.option("IDS", flags->ids, "token ids; without any they are read from standard input");
+  line.flag("--skip-special-tokens", flags->skip_special, "leave special tokens out");
   return [flags] { return detokenize(*flags); };
 }
 

@@ -1,5 +1,6 @@
 #include "apps/completion.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
 #include <vector>
@@ -67,9 +68,8 @@ std::vector<std::string> choices_of(const std::string& type_name) {
   return choices;
 }
 
-// The options of `app` and of its option groups, which CLI11 keeps as nameless subcommands, each
-// with a --help of its own.
-void collect_options(const CLI::App& app, std::vector<OptionEntry>& options) {
+std::vector<OptionEntry> options_of(const CLI::App& app) {
+  std::vector<OptionEntry> options;
   for (const CLI::Option* option : app.get_options({})) {
     OptionEntry entry;
     entry.long_names = option->get_lnames();
@@ -78,14 +78,9 @@ void collect_options(const CLI::App& app, std::vector<OptionEntry>& options) {
     entry.takes_value = option->get_items_expected_max() > 0;
     entry.choices = choices_of(option->get_type_name());
     const bool positional = entry.flags().empty();
-    const bool known = std::any_of(options.begin(), options.end(), [&](const OptionEntry& other) {
-      return other.flags() == entry.flags();
-    });
-    if (!positional && !known && !option->get_group().empty()) options.push_back(std::move(entry));
+    if (!positional && !option->get_group().empty()) options.push_back(std::move(entry));
   }
-  for (const CLI::App* group : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (group->get_name().empty()) collect_options(*group, options);
-  }
+  return options;
 }
 
 // Appends `app` and everything below it; returns the index of its entry.
@@ -93,9 +88,8 @@ size_t collect(const CLI::App& app, const std::string& path, Commands& commands)
   const size_t index = commands.size();
   commands.push_back({path, app.get_name(), first_line(app.get_description()), {}});
   commands[index].takes_model = app.get_option_no_throw("MODEL") != nullptr;
-  collect_options(app, commands[index].options);
+  commands[index].options = options_of(app);
   for (const CLI::App* child : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (child->get_name().empty() || child->get_group().empty()) continue;
     const size_t at = collect(*child, path + " " + child->get_name(), commands);
     commands[index].children.push_back(at);
   }
@@ -315,9 +309,9 @@ std::string fish_script(const Commands& commands) {
 
 }  // namespace
 
-Result<std::string> completion_script(const CLI::App& app, std::string_view shell) {
+Result<std::string> completion_script(const CommandLine& line, std::string_view shell) {
   Commands commands;
-  collect(app, app.get_name(), commands);
+  collect(line.app(), line.app().get_name(), commands);
   if (shell == "bash") return bash_script(commands);
   if (shell == "zsh") return zsh_script(commands);
   if (shell == "fish") return fish_script(commands);

@@ -1,19 +1,15 @@
 #include "apps/engine_flags.h"
 
-#include <CLI/CLI.hpp>
-
-#include "apps/human_integer.h"
 #include "kernels/backend.h"
 
 namespace quire {
 
-void add_model_argument(CLI::App& app, LlmConfig& config) {
-  app.add_option(
-         "MODEL",
-         config.model,
-         "GGUF file, Hugging Face folder, name in the model cache, or org/name in the Hugging "
-         "Face cache")
-      ->required();
+void add_model_argument(CommandLine line, LlmConfig& config) {
+  line.option("MODEL",
+              config.model,
+              "GGUF file, Hugging Face folder, name in the model cache, or org/name in the Hugging "
+              "Face cache")
+      .required();
 }
 
 namespace {
@@ -26,48 +22,46 @@ std::string isa_names() {
 }
 
 // What the papers compare with (engine/policies.h).
-void add_policy_flags(CLI::App& app, EngineConfig& e) {
+void add_policy_flags(CommandLine line, EngineConfig& e) {
   const std::string group = "Experiments";
-  app.add_option("--kv-policy",
-                 e.kv_policy,
-                 "paged; contiguous regions of max_model_len (max), of the answer's length rounded "
-                 "up (pow2) or as told (oracle); copied when it grows (grow); no KV cache (off). "
-                 "Prefixes and prompts are shared with paged only")
-      ->type_name("{paged,max,pow2,oracle,grow,off}")
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--batching",
-                 e.batching,
-                 "continuous: requests join and leave at every step; dynamic, static: batches that "
-                 "answer when their last member has ended")
-      ->type_name("{continuous,dynamic,static}")
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--batch-size", e.batch_size, "requests of a dynamic or static batch")
-      ->transform(human_integer())
-      ->type_name("INT")
-      ->capture_default_str()
-      ->group(group);
-  app.add_option("--batch-window-ms",
-                 e.batch_window_ms,
-                 "a dynamic batch starts when its first request has waited so long, or when it is "
-                 "full")
-      ->transform(human_integer())
-      ->type_name("INT")
-      ->capture_default_str()
-      ->group(group);
+  line.option("--kv-policy",
+              e.kv_policy,
+              "paged; contiguous regions of max_model_len (max), of the answer's length rounded "
+              "up (pow2) or as told (oracle); copied when it grows (grow); no KV cache (off). "
+              "Prefixes and prompts are shared with paged only")
+      .type_name("{paged,max,pow2,oracle,grow,off}")
+      .shows_default()
+      .group(group);
+  line.option("--batching",
+              e.batching,
+              "continuous: requests join and leave at every step; dynamic, static: batches that "
+              "answer when their last member has ended")
+      .type_name("{continuous,dynamic,static}")
+      .shows_default()
+      .group(group);
+  line.option("--batch-size", e.batch_size, "requests of a dynamic or static batch")
+      .human_integer()
+      .shows_default()
+      .group(group);
+  line.option("--batch-window-ms",
+              e.batch_window_ms,
+              "a dynamic batch starts when its first request has waited so long, or when it is "
+              "full")
+      .human_integer()
+      .shows_default()
+      .group(group);
 }
 
 }  // namespace
 
-void add_engine_flags(CLI::App& app, LlmConfig& config) {
+void add_engine_flags(CommandLine line, LlmConfig& config) {
   EngineConfig& e = config.engine;
   const std::string group = "Engine";
   const auto add = [&](const char* name, auto& field, const char* help) {
-    return app.add_option(name, field, help)->group(group)->capture_default_str();
+    return line.option(name, field, help).group(group).shows_default();
   };
   const auto add_count = [&](const char* name, auto& field, const char* help) {
-    return add(name, field, help)->transform(human_integer())->type_name("INT");
+    return add(name, field, help).human_integer();
   };
   add_count("--max-model-len",
             e.max_model_len,
@@ -80,15 +74,15 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
             "size of the KV pool; 0 = a share of free memory");
   add("--kv-cache-memory-share", e.kv_cache_memory_share, "that share of free memory");
   add("--kv-cache-dtype", e.kv_cache_dtype, "type of keys and values in the pool; auto = float16")
-      ->type_name("{auto,float16,bfloat16,float32}");
-  app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching",
-               e.enable_prefix_caching,
-               "reuse KV blocks of equal prefixes (on by default)")
-      ->group(group);
+      .type_name("{auto,float16,bfloat16,float32}");
+  line.flag("--enable-prefix-caching,!--no-enable-prefix-caching",
+            e.enable_prefix_caching,
+            "reuse KV blocks of equal prefixes (on by default)")
+      .group(group);
   add("--preemption-mode",
       e.preemption_mode,
       "what becomes of KV blocks that others need: recompute, swap, or auto, the cheaper")
-      ->type_name("{recompute,swap,auto}");
+      .type_name("{recompute,swap,auto}");
   add_count("--swap-space", e.swap_space_bytes, "bytes of host memory that KV is swapped out to");
   add_count("--long-prefill-token-threshold",
             e.long_prefill_token_threshold,
@@ -102,15 +96,15 @@ void add_engine_flags(CLI::App& app, LlmConfig& config) {
   add("--activations",
       e.activations,
       "into quantised weights: int16 (exact answers), int8 (fast; int16 for the logits), f32")
-      ->type_name("{int16,int8,f32}");
+      .type_name("{int16,int8,f32}");
   add_count("--threads", e.num_threads, "CPU threads; 0 = every core this process may use");
   add("--isa",
       e.isa,
       "instruction set, as in quire devices; empty = QUIRE_ISA, else the best; ref = reference")
-      ->type_name(isa_names());
-  add_policy_flags(app, e);
-  app.add_option("--chat-template", config.chat_template_file, "file with a chat template (Jinja)")
-      ->group(group);
+      .type_name(isa_names());
+  add_policy_flags(line, e);
+  line.option("--chat-template", config.chat_template_file, "file with a chat template (Jinja)")
+      .group(group);
 }
 
 }  // namespace quire

@@ -7,7 +7,7 @@
 
 namespace quire {
 
-void add_model_argument(CLI::App& app, LlmConfig& config);
-void add_engine_flags(CLI::App& app, LlmConfig& config);
+void add_model_argument(CommandLine line, LlmConfig& config);
+void add_engine_flags(CommandLine line, LlmConfig& config);
 
 }  // namespace quire

@@ -1,7 +1,5 @@
 #include "apps/human_integer.h"
 
-#include <CLI/CLI.hpp>
-#include <charconv>
 #include <cmath>
 #include <cstdlib>
 
@@ -30,30 +28,6 @@ Result<int64_t> parse_human_integer(const std::string& text) {
   const double value = number * unit;
   if (std::abs(value) > 9e18 || value != std::floor(value)) return bad;
   return static_cast<int64_t>(value);
-}
-
-CLI::Validator human_integer() {
-  return CLI::Validator(
-      [](std::string& text) {
-        const Result<int64_t> value = parse_human_integer(text);
-        if (!value.ok()) return value.status().message();
-        text = std::to_string(*value);
-        return std::string();
-      },
-      "INT");
-}
-
-CLI::Validator integer_in(int64_t least, int64_t most) {
-  return CLI::Validator(
-      [least, most](std::string& text) {
-        int64_t value = 0;
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        const bool whole = error == std::errc() && end == text.data() + text.size();
-        if (whole && value >= least && value <= most) return std::string();
-        return "\"" + text + "\" is not a whole number from " + std::to_string(least) + " to " +
-               std::to_string(most);
-      },
-      "INT");
 }
 
 }  // namespace quire

@@ -6,19 +6,10 @@
 
 #include "base/status.h"
 
-namespace CLI {
-class Validator;
-}
-
 namespace quire {
 
 // Lower-case suffixes k m g t are powers of 1000, upper-case K M G T (and Ki, KiB, ...) powers of
 // 1024.
 Result<int64_t> parse_human_integer(const std::string& text);
-// Rewrites an option's text into plain digits.
-CLI::Validator human_integer();
-
-// A whole number in [least, most], for CLI::Option::check().
-CLI::Validator integer_in(int64_t least, int64_t most);
 
 }  // namespace quire

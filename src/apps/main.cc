@@ -1,14 +1,11 @@
 // quire: the command line.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <sstream>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include "apps/command.h"
-#include "apps/parse_errors.h"
 #include "apps/terminal.h"
 #include "base/mutants.h"
 #include "base/status.h"
@@ -18,7 +15,7 @@ namespace {
 struct Entry {
   const char* name;
   const char* help;
-  quire::Command (*add)(CLI::App&);
+  quire::Command (*add)(quire::CommandLine);
 };
 
 constexpr Entry kCommands[] = {
@@ -69,36 +66,22 @@ int finish(quire::Status status) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("quire: an LLM inference engine", "quire");
-  app.require_subcommand(1);
-  app.set_version_flag("--version", QUIRE_VERSION);
-  app.get_formatter()->column_width(36);
-  app.footer(
+  quire::CommandLine line("quire", "quire: an LLM inference engine", QUIRE_VERSION);
+  line.needs_subcommand();
+  line.footer(
       "Exit codes: 0 ok, 1 internal error, 2 bad argument, 3 not found, 4 damaged file, 5 not "
-      "supported, "
-      "6 out of memory or capacity, 7 I/O error, 130 interrupted.");
-
-  std::vector<std::pair<CLI::App*, quire::Command>> commands;
+      "supported, 6 out of memory or capacity, 7 I/O error, 130 interrupted.");
+  std::vector<std::pair<quire::CommandLine, quire::Command>> commands;
   for (const Entry& entry : kCommands) {
-    CLI::App* sub = app.add_subcommand(entry.name, entry.help);
-    commands.emplace_back(sub, entry.add(*sub));
+    quire::CommandLine sub = line.subcommand(entry.name, entry.help);
+    commands.emplace_back(sub, entry.add(sub));
   }
   quire::Interrupt::install();
-  const std::vector<std::string> words(argv + 1, argv + argc);
-  if (quire::Status known = quire::check_command_words(app, words); !known.ok()) {
-    return finish(known);
-  }
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    std::ostringstream text;
-    app.exit(help, text, text);
-    return finish(quire::write_stdout(text.str()));
-  } catch (const CLI::ParseError& error) {
-    return finish(quire::explain_parse_error(app, error));
-  }
-  for (auto& [sub, command] : commands) {
-    if (sub->parsed()) return finish(run_command(command));
+  const auto help = line.parse(std::vector<std::string>(argv + 1, argv + argc));
+  if (!help.ok()) return finish(help.status());
+  if (*help) return finish(quire::write_stdout(**help));
+  for (const auto& [sub, command] : commands) {
+    if (sub.parsed()) return finish(run_command(command));
   }
   return 0;
 }

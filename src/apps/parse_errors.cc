@@ -1,12 +1,14 @@
 #include "apps/parse_errors.h"
 
+#include <CLI/CLI.hpp>
+
 #include "apps/sampling_flags.h"
 
 namespace quire {
 namespace {
 
 std::vector<const CLI::App*> children(const CLI::App& app) {
-  return app.get_subcommands([](const CLI::App* child) { return !child->get_name().empty(); });
+  return app.get_subcommands([](const CLI::App*) { return true; });
 }
 
 // "quire bench model"
@@ -73,9 +75,11 @@ Status explain_parse_error(const CLI::App& app, const CLI::ParseError& error) {
     return invalid_argument(full_name(command) + " needs a command: " + list + "; see " +
                             see_help(command));
   }
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    const std::vector<std::string> rest = app.remaining(true);
-    if (!rest.empty()) return unknown_argument(command, rest.front());
+  // CLI11 looks for what is missing first, but a flag misspelt explains more.
+  const std::vector<std::string> rest = app.remaining(true);
+  const bool extra = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr;
+  if (!rest.empty() && (extra || rest.front().starts_with("-"))) {
+    return unknown_argument(command, rest.front());
   }
   return invalid_argument(std::string(error.what()) + "; see " + see_help(command));
 }

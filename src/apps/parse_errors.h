@@ -1,11 +1,15 @@
 // What is wrong with a command line, in quire's words: the value, what is allowed, the remedy.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+
+namespace CLI {
+class App;
+class ParseError;
+}  // namespace CLI
 
 namespace quire {
 

@@ -1,6 +1,5 @@
 #include "apps/sampling_flags.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -20,69 +19,72 @@ std::optional<int32_t> parse_token_id(const std::string& text) {
 namespace {
 
 // ID:BIAS
-std::pair<int32_t, float> parse_bias(const std::string& text) {
+Status parse_bias(const std::string& text, std::pair<int32_t, float>& out) {
   const size_t colon = text.find(':');
   const std::optional<int32_t> id = parse_token_id(text.substr(0, colon));
   const char* number = colon == std::string::npos ? "" : text.c_str() + colon + 1;
   char* end = nullptr;
   const float bias = std::strtof(number, &end);
   if (!id || end == number || *end != '\0') {
-    throw CLI::ValidationError("--logit-bias must be ID:BIAS, as in 42:-1.5, got " + text);
+    return invalid_argument("--logit-bias must be ID:BIAS, as in 42:-1.5, got " + text);
   }
-  return {*id, bias};
+  out = {*id, bias};
+  return {};
 }
 
-uint64_t parse_seed(const std::string& text) {
+Status parse_seed(const std::string& text, std::optional<uint64_t>& out) {
   uint64_t seed = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
   if (error != std::errc() || end != text.data() + text.size()) {
-    throw CLI::ValidationError(std::string("--seed must be ") + kSeedRange + ", got " + text);
+    return invalid_argument("--seed must be " + std::string(kSeedRange) + ", got " + text);
   }
-  return seed;
+  out = seed;
+  return {};
 }
 
 bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-'; }
 
 // Flags whose value has no effect are refused.
-Status check_effect(const CLI::App& app, const SamplingFlags& flags) {
-  const CLI::Option* json = app.get_option_no_throw("--json");
-  const bool writes_json =
-      app.get_option_no_throw("--output") != nullptr || (json != nullptr && json->count() > 0);
+Status check_effect(const CommandLine& line, const SamplingFlags& flags) {
+  const bool writes_json = line.has("--output") || line.given("--json");
   if (!flags.logprobs || writes_json) return {};
   return invalid_argument(
       "--logprobs has no effect without a JSON result: use it with quire run --json or "
       "quire generate");
 }
 
-void add_token_flags(CLI::App& app, SamplingFlags& f, const std::string& group) {
+void add_token_flags(CommandLine line, SamplingFlags& f, const std::string& group) {
   const auto add_ids = [&](const char* name, std::vector<int32_t>& ids, const char* help) {
-    app.add_option(name, ids, help)
-        ->delimiter(',')
-        ->allow_extra_args(false)
-        ->type_name("ID,...")
-        ->group(group);
+    line.option(name, ids, help)
+        .separated_by(',')
+        .one_value_each()
+        .type_name("ID,...")
+        .group(group);
   };
   add_ids("--stop-token-ids", f.stop_token_ids, "end the answer at these tokens");
   add_ids("--allowed-token-ids", f.allowed_token_ids, "generate these tokens only");
   add_ids("--banned-token-ids", f.banned_token_ids, "never generate these tokens");
-  app.add_option_function<std::vector<std::string>>(
-         "--logit-bias",
-         [&f](const std::vector<std::string>& values) {
-           f.logit_bias.clear();
-           for (const std::string& value : values) f.logit_bias.push_back(parse_bias(value));
-         },
-         "add BIAS in [-100, 100] to a token's logit (may be given several times)")
-      ->allow_extra_args(false)
-      ->type_name("ID:BIAS")
-      ->group(group);
+  line.options(
+          "--logit-bias",
+          [&f](const std::vector<std::string>& values) {
+            f.logit_bias.assign(values.size(), {});
+            for (size_t i = 0; i < values.size(); ++i) {
+              QUIRE_RETURN_IF_ERROR(parse_bias(values[i], f.logit_bias[i]));
+            }
+            return Status();
+          },
+          "add BIAS in [-100, 100] to a token's logit (may be given several times)")
+      .one_value_each()
+      .type_name("ID:BIAS")
+      .group(group);
 }
 
 }  // namespace
 
-void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
+void add_sampling_flags(CommandLine line, SamplingFlags& f) {
   const std::string group = "Sampling";
   const auto add = [&](const char* name, auto& field, const char* help) {
-    return app.add_option(name, field, help)->group(group);
+    return line.option(name, field, help).group(group);
   };
   add("--temperature",
       f.temperature,
@@ -95,58 +97,57 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
       "divides logits of tokens seen in prompt or answer");
   add("--presence-penalty", f.presence_penalty, "subtracted once for each token in the answer");
   add("--frequency-penalty", f.frequency_penalty, "subtracted for each occurrence in the answer");
-  app.add_option_function<std::string>(
-         "--seed",
-         [&f](const std::string& text) { f.seed = parse_seed(text); },
-         "makes sampling repeatable")
-      ->type_name("INT")
-      ->group(group);
+  line.option(
+          "--seed",
+          [&f](const std::string& text) { return parse_seed(text, f.seed); },
+          "makes sampling repeatable")
+      .type_name("INT")
+      .group(group);
   add("--max-tokens,-n", f.max_tokens, "length limit of the answer in tokens");
   add("--min-tokens", f.min_tokens, "no end of the answer before this many tokens");
   add("--stop", f.stop, "end the answer at this text (may be given several times)")
-      ->allow_extra_args(false);
-  add_token_flags(app, f, group);
+      .one_value_each();
+  add_token_flags(line, f, group);
   add("--logprobs",
       f.logprobs,
       "report log-probabilities in the JSON result: for each token itself first, then this many "
       "of the most likely ones, in order (itself again where it is one of them)");
-  app.add_flag("--ignore-eos", f.ignore_eos, "go on after the model's end token")->group(group);
-  app.add_flag("--keep-special-tokens", f.keep_special_tokens, "print special tokens as text")
-      ->group(group);
-  app.parse_complete_callback([&app, &f] {
-    Status status = f.validate();
-    if (status.ok()) status = check_effect(app, f);
-    if (!status.ok()) throw CLI::ValidationError(status.message());
+  line.flag("--ignore-eos", f.ignore_eos, "go on after the model's end token").group(group);
+  line.flag("--keep-special-tokens", f.keep_special_tokens, "print special tokens as text")
+      .group(group);
+  line.when_parsed([line, &f]() -> Status {
+    QUIRE_RETURN_IF_ERROR(f.validate());
+    return check_effect(line, f);
   });
 }
 
-void add_answer_count_flags(CLI::App& app, SamplingFlags& f) {
-  app.add_option("--n", f.n, "answers to one prompt, which is computed once")->group("Sampling");
-  app.add_option("--best-of",
-                 f.best_of,
-                 "generate this many answers and give the n most likely, best first")
-      ->group("Sampling");
-  app.add_option("--beam-width",
-                 f.beam_width,
-                 "beam search with this many beams, which share their memory: gives the n "
-                 "sequences with the best score")
-      ->group("Sampling");
-  app.add_option("--length-penalty",
-                 f.length_penalty,
-                 "a beam search's score is the sum of log-probabilities divided by length to this "
-                 "power (1)")
-      ->group("Sampling");
-  app.add_option_function<std::string>(
-         "--early-stopping",
-         [&f](const std::string& text) {
-           f.early_stopping = parse_early_stopping(text);
-           if (f.early_stopping) return;
-           throw CLI::ValidationError("--early-stopping must be true, false or never, got " + text);
-         },
-         "when beam search ends: true = with enough ended answers, false = when better ones are "
-         "unlikely (the default), never = when they are impossible")
-      ->type_name("true|false|never")
-      ->group("Sampling");
+void add_answer_count_flags(CommandLine line, SamplingFlags& f) {
+  line.option("--n", f.n, "answers to one prompt, which is computed once").group("Sampling");
+  line.option("--best-of",
+              f.best_of,
+              "generate this many answers and give the n most likely, best first")
+      .group("Sampling");
+  line.option("--beam-width",
+              f.beam_width,
+              "beam search with this many beams, which share their memory: gives the n "
+              "sequences with the best score")
+      .group("Sampling");
+  line.option("--length-penalty",
+              f.length_penalty,
+              "a beam search's score is the sum of log-probabilities divided by length to this "
+              "power (1)")
+      .group("Sampling");
+  line.option(
+          "--early-stopping",
+          [&f](const std::string& text) {
+            f.early_stopping = parse_early_stopping(text);
+            if (f.early_stopping) return Status();
+            return invalid_argument("--early-stopping must be true, false or never, got " + text);
+          },
+          "when beam search ends: true = with enough ended answers, false = when better ones are "
+          "unlikely (the default), never = when they are impossible")
+      .type_name("true|false|never")
+      .group("Sampling");
 }
 
 std::optional<EarlyStopping> parse_early_stopping(const std::string& text) {

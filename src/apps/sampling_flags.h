@@ -37,9 +37,9 @@ struct SamplingFlags {
 Status with_flag_names(const Status& status);
 
 // Values out of range end the parsing, before any model is loaded.
-void add_sampling_flags(CLI::App& app, SamplingFlags& flags);
+void add_sampling_flags(CommandLine line, SamplingFlags& flags);
 // --n, --best-of and beam search, where several answers to one prompt make sense.
-void add_answer_count_flags(CLI::App& app, SamplingFlags& flags);
+void add_answer_count_flags(CommandLine line, SamplingFlags& flags);
 
 // Beam search draws nothing: a model's own temperature and the like do not hold for it.
 void forget_drawing(SamplingParams& params);

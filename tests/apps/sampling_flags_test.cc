@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -93,20 +92,16 @@ TEST(SamplingFieldsTest, BannedTokensReachTheSampler) {
 
 // The message of the parse error, "" when there is none.
 std::string parse_flags(std::vector<std::string> arguments, SamplingFlags& flags, bool json) {
-  CLI::App app;
-  CLI::App* run = app.add_subcommand("run");
+  CommandLine line("quire", "test");
+  CommandLine run = line.subcommand("run", "test");
   bool json_flag = false;
   std::string model;
-  if (json) run->add_flag("--json", json_flag);
-  run->add_option("MODEL", model);
-  add_sampling_flags(*run, flags);
-  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
-  arguments.push_back("run");
-  try {
-    app.parse(std::move(arguments));
-  } catch (const CLI::ParseError& error) {
-    return error.what();
-  }
+  if (json) run.flag("--json", json_flag, "");
+  run.option("MODEL", model, "");
+  add_sampling_flags(run, flags);
+  arguments.insert(arguments.begin(), "run");
+  const auto parsed = line.parse(arguments);
+  if (!parsed.ok()) return parsed.status().message();
   EXPECT_EQ(model.empty() ? "m" : model, "m") << "a flag swallowed the model";
   return "";
 }

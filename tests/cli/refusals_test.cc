@@ -53,6 +53,7 @@ TEST_F(RefusalTest, UnknownWordsNameTheNearestKnownOne) {
   refuses({"rnu"}, 2, {"\"rnu\"", "did you mean run?"});
   refuses({}, 2, {"run, chat, generate"});
   refuses({"run", tiny(), "--max-tokns", "3"}, 2, {"--max-tokns", "did you mean --max-tokens?"});
+  refuses({"run", "--max-tokns", "3"}, 2, {"--max-tokns", "did you mean --max-tokens?"});
   refuses({"run"}, 2, {"MODEL", "quire run --help"});
   refuses({"bench", "modl"}, 2, {"\"modl\"", "did you mean model?"});
   refuses({"completion", "csh"}, 2, {"csh", "bash"});
