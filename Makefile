@@ -12,7 +12,7 @@ JOBS := $(shell nproc)
 SHELL := /bin/bash
 CTEST := ctest --preset release -j $(JOBS)
 
-.PHONY: help build run test bench cuda nightly format check clean
+.PHONY: help build build-tests run test bench cuda nightly format check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,13 +38,16 @@ build/build.ninja: | setup
 	@cmake --preset release
 
 build: build/build.ninja
+	@cmake --build build -j $(JOBS) --target quire
+
+build-tests: build/build.ninja
 	@cmake --build build -j $(JOBS)
 
 run: build
 	@scripts/get-model "$$MODEL" >/dev/null && exec build/quire run "$$MODEL" -p "$$PROMPT"
 
 # Without the default model (no network) its tests report that they are skipped; the others run.
-test: build
+test: build-tests
 	@scripts/get-model smollm2 || echo 'make test: the tests of the real model will be skipped'
 	@$(CTEST)
 

@@ -17,7 +17,8 @@ void run(benchmark::State& state, SamplingParams sampling) {
   }
   sampling.seed = 1;
   Sampler sampler(1, vocab_size);
-  sampler.add({0, sampling, {}, {1, 2, 3}, 3});
+  sampler.add(
+      {.slot = 0, .sample_index = 0, .sampling = sampling, .tokens = {1, 2, 3}, .num_prompt = 3});
   SamplerScratch scratch;
   LogprobList logprobs;
   int position = 3;

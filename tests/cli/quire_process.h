@@ -47,7 +47,7 @@ class CliTest : public testing::Test {
   Environment environment() const;
 
   static std::string tiny(const std::string& name = "llama_gqa") {
-    return std::string(QUIRE_TESTDATA) + "/golden/tiny/" + name;
+    return QUIRE_TESTDATA "/golden/tiny/" + name;
   }
   // A model that can answer for minutes: the same weights, with a context of a million tokens.
   std::string endless_model() const;
