@@ -40,9 +40,18 @@ function(quire_precompile target)
   endif()
 endfunction()
 
+# quire_hardly_optimise(TARGET): for sources that do not compute, in which compiling costs more than running. The sanitizers
+# double the time to compile, so that with them it is -O0.
+function(quire_hardly_optimise target)
+  if(QUIRE_SANITIZE)
+    target_compile_options(${target} PRIVATE -O0)
+  else()
+    target_compile_options(${target} PRIVATE -O1)
+  endif()
+endfunction()
+
 # quire_test(NAME [COMPUTES] [DEPS target...] [LABELS label...]): every *_test.cc in the calling folder becomes binary
-# NAME_test. Its own sources are hardly optimised (under the sanitizers not at all), which halves the time to compile them,
-# unless it COMPUTES.
+# NAME_test. Its own sources are hardly optimised, unless it COMPUTES.
 function(quire_test name)
   cmake_parse_arguments(ARG "COMPUTES" "" "DEPS;LABELS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc)
@@ -51,7 +60,7 @@ function(quire_test name)
   target_compile_definitions(${name}_test PRIVATE QUIRE_TESTDATA="${PROJECT_SOURCE_DIR}/tests/data")
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   if(NOT ARG_COMPUTES)
-    target_compile_options(${name}_test PRIVATE $<IF:$<BOOL:${QUIRE_SANITIZE}>,-O0,-O1>)
+    quire_hardly_optimise(${name}_test)
   endif()
   add_test(NAME ${name} COMMAND ${name}_test)
   if(ARG_LABELS)
