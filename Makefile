@@ -55,7 +55,7 @@ bench: build
 	@scripts/get-model "$$MODEL" >/dev/null && \
 	  exec build/quire bench model "$$MODEL" --prompt-tokens 512 --generate-tokens 64 --batch 1,8,32 --depth 0,4096 --repeat 5
 
-cuda: build
+cuda: build/build.ninja
 	@scripts/setup-cuda
 	@cmake -B build -DQUIRE_BUILD_CUDA=ON
 	@cmake --build build -j $(JOBS) --target quire_cuda
