@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/json_file.h"
-#include "apps/paper_figures.h"
+#include "apps/paper/figures.h"
 #include "base/files.h"
 #include "base/thread_pool.h"
 

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "apps/paper_figures.h"
-#include "apps/paper_run.h"
+#include "apps/paper/figures.h"
+#include "apps/paper/run.h"
 
 namespace quire {
 namespace {

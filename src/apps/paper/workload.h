@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "apps/paper_cost.h"
+#include "apps/paper/cost.h"
 #include "base/status.h"
 
 namespace quire {

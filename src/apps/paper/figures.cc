@@ -1,4 +1,4 @@
-#include "apps/paper_figures.h"
+#include "apps/paper/figures.h"
 
 #include <algorithm>
 #include <atomic>

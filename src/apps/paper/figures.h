@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/paper_run.h"
+#include "apps/paper/run.h"
 #include "frontend/json.h"
 
 namespace quire {

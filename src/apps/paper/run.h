@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "apps/paper_cost.h"
-#include "apps/paper_workload.h"
+#include "apps/paper/cost.h"
+#include "apps/paper/workload.h"
 #include "engine/scheduler.h"
 
 namespace quire {

@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "apps/paper_figures.h"
+#include "apps/paper/figures.h"
 
 namespace quire {
 

@@ -1,4 +1,4 @@
-#include "apps/paper_workload.h"
+#include "apps/paper/workload.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,4 +1,4 @@
-#include "apps/paper_run.h"
+#include "apps/paper/run.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "apps/paper_cost.h"
+#include "apps/paper/cost.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

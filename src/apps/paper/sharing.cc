@@ -3,7 +3,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "apps/paper_figures.h"
+#include "apps/paper/figures.h"
 
 namespace quire {
 
