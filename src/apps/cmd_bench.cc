@@ -182,7 +182,7 @@ Command add_bench_command(CommandLine line) {
   auto flags = std::make_shared<BenchFlags>();
   CommandLine model = line.subcommand("model", "prefill and decode throughput of a model");
   CommandLine paper =
-      line.subcommand("paper", "figures of the PagedAttention paper, in model-time (simulated)");
+      line.subcommand("paper", "figures of the PagedAttention paper, simulated or measured");
   const Command run_paper = add_bench_paper_command(paper);
   line.needs_subcommand();
   BenchPlan& plan = flags->plan;

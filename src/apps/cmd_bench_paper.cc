@@ -6,6 +6,8 @@
 
 #include "apps/json_file.h"
 #include "apps/paper/figures.h"
+#include "apps/paper/measured.h"
+#include "apps/paper/model_time.h"
 #include "base/files.h"
 #include "base/thread_pool.h"
 
@@ -13,7 +15,8 @@ namespace quire {
 namespace {
 
 struct PaperFlags {
-  std::string figure, json_file, trace_file;
+  std::string figure, json_file, trace_file, model;
+  int num_threads = 0;
   uint64_t seed = 1;
   bool full = false;
 };
@@ -33,13 +36,8 @@ Result<const PaperFigure*> find_figure(const std::string& name) {
   return invalid_argument("unknown figure '" + name + "': FIGURE is one of " + figure_names());
 }
 
-Result<PaperContext> make_context(const PaperFlags& flags) {
-  PaperContext context;
-  QUIRE_ASSIGN_OR_RETURN(context.parameters, parse_paper_parameters(paper_parameters_json()));
-  context.seed = flags.seed;
-  context.num_threads = default_num_threads();
-  if (flags.full) context.seconds = 3600;
-  if (flags.trace_file.empty()) return context;
+// Into context.trace.
+Status read_trace(const PaperFlags& flags, PaperContext& context) {
   if (flags.figure == "shared-prefix") {
     return invalid_argument(
         "--trace has no effect on shared-prefix, which draws sentences behind a prefix: leave it "
@@ -48,7 +46,7 @@ Result<PaperContext> make_context(const PaperFlags& flags) {
   QUIRE_ASSIGN_OR_RETURN(const std::string csv, read_whole_file(flags.trace_file, "the trace"));
   QUIRE_ASSIGN_OR_RETURN(context.trace, parse_azure_trace(csv, flags.trace_file));
   context.trace_name = flags.trace_file;
-  const int max_len = static_cast<int>(context.cost().max_model_len);
+  const int max_len = context.sizes().max_model_len * context.sizes().length_scale;
   const size_t kept = scale_trace(context.trace, 1, 1e9, max_len).size();
   if (kept == 0) {
     return invalid_argument(flags.trace_file + " has no request of at most " +
@@ -59,25 +57,70 @@ Result<PaperContext> make_context(const PaperFlags& flags) {
               context.trace.size(),
               kept,
               max_len);
-  return context;
+  return {};
+}
+
+Result<std::unique_ptr<PaperPlatform>> make_platform(const PaperFlags& flags,
+                                                     const CostModel& cost) {
+  if (flags.model.empty() && flags.num_threads != 0) {
+    return invalid_argument("--threads has no effect without --model: leave it out");
+  }
+  auto simulated = std::make_unique<ModelTimePlatform>(cost);
+  if (flags.model.empty()) return std::unique_ptr<PaperPlatform>(std::move(simulated));
+  QUIRE_ASSIGN_OR_RETURN(
+      std::unique_ptr<PaperPlatform> measured,
+      MeasuredPlatform::load(
+          flags.model, flags.num_threads, measured_sizes(simulated->sizes()), paper_prompt_text()));
+  return measured;
+}
+
+void print_platform(const PaperFigure& figure, const PaperContext& context) {
+  const PaperSizes& sizes = context.sizes();
+  if (context.is_simulated()) {
+    std::printf(
+        "%s, SIMULATED: quire's scheduler and KV policies in model-time, %s by a cost model\n",
+        figure.name,
+        context.platform().name().c_str());
+    return;
+  }
+  std::printf(
+      "%s, measured: %s; KV memory of %lld tokens, context %d, lengths a %dth of the paper's\n",
+      figure.name,
+      context.platform().name().c_str(),
+      static_cast<long long>(sizes.kv_tokens),
+      sizes.max_model_len,
+      sizes.length_scale);
 }
 
 Status run(const PaperFlags& flags) {
   QUIRE_ASSIGN_OR_RETURN(const PaperFigure* const figure, find_figure(flags.figure));
-  QUIRE_ASSIGN_OR_RETURN(const PaperContext context, make_context(flags));
+  QUIRE_ASSIGN_OR_RETURN(const PaperParameters parameters,
+                         parse_paper_parameters(paper_parameters_json()));
+  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<PaperPlatform> platform,
+                         make_platform(flags, parameters.cost));
+  PaperContext context(*platform, parameters);
+  context.seed = flags.seed;
+  context.is_full = flags.full;
+  if (context.is_simulated()) context.num_threads = default_num_threads();
+  if (flags.full) context.seconds = 3600;
+  if (flags.full) context.num_requests *= 4;
+  if (!flags.trace_file.empty()) QUIRE_RETURN_IF_ERROR(read_trace(flags, context));
   QUIRE_ASSIGN_OR_RETURN(const JsonFile file, JsonFile::open(flags.json_file));
-  std::printf(
-      "%s, SIMULATED: quire's scheduler and KV policies in model-time, %s by a cost model\n",
-      figure->name,
-      context.cost().name.c_str());
+  print_platform(*figure, context);
   const Json result = figure->run(context);
+  QUIRE_RETURN_IF_ERROR(context.failure());
   Json json = {{"figure", figure->name},
-               {"form", "model-time"},
-               {"simulated", true},
-               {"machine", context.cost().name},
+               {"form", context.is_simulated() ? "model-time" : "real"},
+               {"simulated", context.is_simulated()},
+               {"machine", platform->name()},
                {"seed", flags.seed},
-               {"arrival_seconds", context.seconds},
+               {"length_scale", context.sizes().length_scale},
                {"trace", context.trace_name}};
+  if (context.is_simulated()) {
+    json["arrival_seconds"] = context.seconds;
+  } else {
+    json["requests"] = context.num_requests;
+  }
   json.update(result);
   return file.write(json);
 }
@@ -93,7 +136,17 @@ Command add_bench_paper_command(CommandLine line) {
               "requests of an Azure LLM inference trace of 2023 (CSV: TIMESTAMP, ContextTokens, "
               "GeneratedTokens) instead of drawn ones");
   line.option("--seed", flags->seed, "of lengths and arrivals").shows_default();
-  line.flag("--full", flags->full, "an hour of arrivals, as in the paper, instead of 10 minutes");
+  line.option("--model",
+              flags->model,
+              "compute every step with this model, as for quire run, instead of simulating it; "
+              "lengths and KV memory are an eighth of the paper's");
+  line.option("--threads", flags->num_threads, "CPU threads for --model; 0 = every core")
+      .human_integer()
+      .shows_default();
+  line.flag("--full",
+            flags->full,
+            "simulated: an hour of arrivals, as in the paper, instead of 10 minutes; measured: "
+            "four times the requests, and Alpaca");
   std::string figures = "Figures:";
   for (const PaperFigure& figure : paper_figures()) {
     figures += std::string("\n  ") + figure.name + ": " + figure.help;

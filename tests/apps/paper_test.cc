@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "apps/paper/figures.h"
+#include "apps/paper/measured.h"
+#include "apps/paper/model_time.h"
 #include "apps/paper/run.h"
 
 namespace quire {
@@ -21,9 +23,13 @@ PaperParameters parameters() {
 TEST(PaperParameters, AreThoseOfThePaper) {
   const CostModel cost = parameters().cost;
   EXPECT_EQ(cost.kv_bytes_per_token(), 819200);  // its section 3: 800 KB
-  EXPECT_EQ(cost.num_blocks(1), 15728);          // its table 1: 15.7 K slots
-  EXPECT_EQ(cost.num_blocks(16), 983);
-  EXPECT_EQ(paper_systems(cost)[0].batch_size, 7);  // its figure 13: 7 requests of 2048 tokens
+  const PaperSizes sizes = ModelTimePlatform(cost).sizes();
+  EXPECT_EQ(sizes.kv_tokens, 15728);  // its table 1: 15.7 K slots
+  EXPECT_EQ(sizes.num_blocks(16), 983);
+  EXPECT_EQ(paper_systems(sizes)[0].batch_size, 7);  // its figure 13: 7 requests of 2048 tokens
+  const PaperSizes eighth = measured_sizes(sizes);
+  EXPECT_EQ(eighth.max_model_len, 256);
+  EXPECT_EQ(paper_systems(eighth)[0].batch_size, 7);
 }
 
 TEST(PaperParameters, RefusesWhatIsMissingByName) {
@@ -90,12 +96,20 @@ TEST(PaperWorkload, RefusesADamagedTraceByItsLine) {
   EXPECT_FALSE(parse_azure_trace(header, "t.csv").ok());
 }
 
+PaperOutcome outcome_of(const CostModel& cost,
+                        const PaperRun& run,
+                        std::span<const PaperRequest> requests) {
+  const Result<PaperOutcome> outcome = run_experiment(ModelTimePlatform(cost), run, requests);
+  EXPECT_TRUE(outcome.ok()) << outcome.status().message();
+  return *outcome;
+}
+
 // One request: a prefill step and output - 1 decode steps.
 TEST(PaperRun, ChargesAStepByTheCostModel) {
   const CostModel c = parameters().cost;
   const std::vector<PaperRequest> one = {{.arrival = 0, .prompt = 100, .output = 3}};
   PaperRun run{.system = orca_oracle_system()};
-  const PaperOutcome outcome = run_in_model_time(c, run, one);
+  const PaperOutcome outcome = outcome_of(c, run, one);
   const double weights = 26e9 / (c.memory_bandwidth * c.weight_read_efficiency);
   const double token = 819200 / (c.memory_bandwidth * c.kv_read_efficiency);
   const double expected = 3 * (weights + c.step_seconds) + (100 + 101 + 102) * token;
@@ -103,27 +117,28 @@ TEST(PaperRun, ChargesAStepByTheCostModel) {
   EXPECT_NEAR(outcome.normalised_latency, expected / 3, 1e-9);
   EXPECT_NEAR(outcome.mean_running, 1, 1e-9);
   run.system = paged_system();
-  EXPECT_NEAR(run_in_model_time(c, run, one).seconds,
-              expected + 303 * token * c.paged_overhead_tokens / 16,
-              1e-9);
+  EXPECT_NEAR(
+      outcome_of(c, run, one).seconds, expected + 303 * token * c.paged_overhead_tokens / 16, 1e-9);
 }
 
 TEST(PaperRun, RequestLevelBatchesAnswerAtTheirEnd) {
   const CostModel c = parameters().cost;
   const std::vector<PaperRequest> two = {{.arrival = 0, .prompt = 10, .output = 1},
                                          {.arrival = 0, .prompt = 10, .output = 100}};
-  PaperRun run{.system = paper_systems(c)[0]};
-  const PaperOutcome batch = run_in_model_time(c, run, two);
+  PaperRun run{.system = paper_systems(ModelTimePlatform(c).sizes())[0]};
+  const PaperOutcome batch = outcome_of(c, run, two);
   EXPECT_NEAR(batch.normalised_latency, (batch.seconds + batch.seconds / 100) / 2, 1e-9);
   run.system = orca_oracle_system();
-  EXPECT_LT(run_in_model_time(c, run, two).normalised_latency, 0.1);
+  EXPECT_LT(outcome_of(c, run, two).normalised_latency, 0.1);
 }
 
 TEST(PaperRun, MaxHoldsSevenRequestsAndWastesWhatThePaperSays) {
   const PaperParameters p = parameters();
-  const PaperRun run{.system = paper_systems(p.cost)[2], .measures_memory = true, .stop_at = 120};
+  const PaperRun run{.system = paper_systems(ModelTimePlatform(p.cost).sizes())[2],
+                     .measures_memory = true,
+                     .stop_at = 120};
   const auto requests = draw_requests(p.sharegpt, 4, 120, 2048, 1);
-  const PaperOutcome outcome = run_in_model_time(p.cost, run, requests);
+  const PaperOutcome outcome = outcome_of(p.cost, run, requests);
   const KvShares& kv = outcome.kv;
   EXPECT_NEAR(kv.tokens + kv.reserved + kv.internal + kv.external + kv.ended + kv.free, 1, 1e-9);
   EXPECT_NEAR(kv.external, (983 - 7 * 128) / 983.0, 1e-9);
@@ -134,26 +149,78 @@ TEST(PaperRun, SharingSavesBlocksAndApartItDoesNot) {
   const CostModel c = parameters().cost;
   PaperRun run{.system = paged_system(), .measures_memory = true};
   const std::vector<PaperRequest> alone = {{.arrival = 0, .prompt = 160, .output = 2}};
-  EXPECT_EQ(run_in_model_time(c, run, alone).blocks_saved, 0);
+  EXPECT_EQ(outcome_of(c, run, alone).blocks_saved, 0);
   const std::vector<PaperRequest> four = {{.arrival = 0, .prompt = 160, .output = 200, .n = 4}};
-  EXPECT_GT(run_in_model_time(c, run, four).blocks_saved, 0.3);
+  EXPECT_GT(outcome_of(c, run, four).blocks_saved, 0.3);
   const std::vector<PaperRequest> beams = {
       {.arrival = 0, .prompt = 160, .output = 200, .beam_width = 4}};
-  const PaperOutcome searched = run_in_model_time(c, run, beams);
+  const PaperOutcome searched = outcome_of(c, run, beams);
   EXPECT_EQ(searched.num_finished, 1);
   EXPECT_GT(searched.blocks_saved, 0.6);
 }
 
-TEST(PaperFigures, EveryFigureRunsOnAShortTrace) {
-  PaperContext context;
-  context.parameters = parameters();
-  context.seconds = 2;
+void run_every_figure(PaperContext& context) {
   for (int i = 0; i < 60; ++i) {
     context.trace.push_back({.arrival = i * 0.1, .prompt = 20 + i, .output = 10 + i % 7});
   }
   for (const PaperFigure& figure : paper_figures()) {
     EXPECT_TRUE(figure.run(context).is_object()) << figure.name;
+    EXPECT_TRUE(context.failure().ok()) << figure.name << ": " << context.failure().message();
   }
+}
+
+TEST(PaperFigures, EveryFigureRunsOnAShortTrace) {
+  const PaperParameters p = parameters();
+  const ModelTimePlatform platform(p.cost);
+  PaperContext context(platform, p);
+  context.seconds = 2;
+  run_every_figure(context);
+}
+
+std::unique_ptr<MeasuredPlatform> tiny_model() {
+  const PaperSizes sizes{.max_model_len = 64,
+                         .max_num_seqs = 8,
+                         .max_num_batched_tokens = 32,
+                         .block_size = 4,
+                         .kv_tokens = 192,
+                         .length_scale = 8};
+  auto platform = MeasuredPlatform::load(
+      QUIRE_TESTDATA "/golden/tiny/llama_gqa", 1, sizes, "a text of a few words to ask about");
+  EXPECT_TRUE(platform.ok()) << platform.status().message();
+  return std::move(*platform);
+}
+
+TEST(MeasuredPlatform, RunsEveryFigure) {
+  const PaperParameters p = parameters();
+  const auto platform = tiny_model();
+  PaperContext context(*platform, p);
+  context.num_requests = 6;
+  run_every_figure(context);
+}
+
+TEST(MeasuredPlatform, ComputesEveryRequestInEverySystem) {
+  const auto platform = tiny_model();
+  std::vector<PaperRequest> requests;
+  for (int i = 0; i < 10; ++i) requests.push_back({.prompt = 3 + i, .output = 5 + 3 * i});
+  for (const PaperSystem& system : paper_systems(platform->sizes())) {
+    const auto outcome = run_experiment(*platform, {.system = system}, requests);
+    ASSERT_TRUE(outcome.ok()) << outcome.status().message();
+    EXPECT_EQ(outcome->num_finished, 10) << system.name;
+    EXPECT_EQ(outcome->stats.num_generated_tokens, 10 * 5 + 3 * 45) << system.name;
+    EXPECT_GT(outcome->seconds, 0) << system.name;
+  }
+  for (PaperRequest& request : requests) request.n = 3;
+  const auto shared =
+      run_experiment(*platform, {.system = paged_system(), .measures_memory = true}, requests);
+  ASSERT_TRUE(shared.ok());
+  EXPECT_GT(shared->blocks_saved, 0.1);
+}
+
+TEST(MeasuredPlatform, RefusesAModelWhoseContextIsTooShort) {
+  const auto refused = MeasuredPlatform::load(
+      QUIRE_TESTDATA "/golden/tiny/llama_gqa", 1, {.max_model_len = 1 << 20}, "a text");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("1048576"), std::string::npos);
 }
 
 }  // namespace

@@ -6,25 +6,21 @@
 
 namespace quire {
 
-namespace {
-constexpr int kBlockSizes[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
-}  // namespace
-
 // Figure 18b: small blocks cost lookups, large ones memory.
 Json block_size_figure(const PaperContext& context) {
   Json panels = Json::array();
   for (const std::string& workload : context.workloads()) {
-    std::printf("%s: requests/s at %.1f s per token\n", workload.c_str(), kLatencyLimit);
+    std::printf("%s: %s\n", workload.c_str(), context.rate_name().c_str());
     Json rows = Json::array();
-    std::vector<double> rates(std::size(kBlockSizes));
-    for_each_parallel(context, static_cast<int>(rates.size()), [&](int i) {
-      const PaperRun run{.system = paged_system(), .block_size = kBlockSizes[i]};
-      rates[i] = sustained_rate(
-          context.cost(), run, [&](double r) { return context.requests(workload, r); });
+    const std::vector<int> sizes = context.block_sizes();
+    std::vector<double> rates(sizes.size());
+    context.for_each(static_cast<int>(rates.size()), [&](int i) {
+      rates[i] = context.sustained_rate({.system = paged_system(), .block_size = sizes[i]},
+                                        [&](double r) { return context.requests(workload, r); });
     });
     for (size_t i = 0; i < rates.size(); ++i) {
-      std::printf("  blocks of %3d: %6.2f\n", kBlockSizes[i], rates[i]);
-      rows.push_back({{"block_size", kBlockSizes[i]}, {"sustained_rate", rates[i]}});
+      std::printf("  blocks of %3d: %6.2f\n", sizes[i], rates[i]);
+      rows.push_back({{"block_size", sizes[i]}, {"sustained_rate", rates[i]}});
     }
     Json panel = {{"workload", workload}, {"rows", rows}};
     if (workload == "sharegpt") panel["paper_best"] = {16, 128};
@@ -36,29 +32,36 @@ Json block_size_figure(const PaperContext& context) {
 
 namespace {
 
-// One prompt of so many tokens, computed in one step.
-double seconds_to_recompute(const CostModel& cost, int num_tokens, int block_size) {
-  ScheduledBatch batch;
-  batch.tokens.resize(num_tokens);
-  ScheduledSequence entry{};
-  entry.num_tokens = num_tokens;
-  batch.sequences.push_back(entry);
-  return seconds_of_step(cost, batch, block_size, KvPolicy::kPaged) - cost.step_seconds;
+// Seconds to bring a sequence of so many tokens back: by computing it again, by copying it out and
+// in.
+std::pair<double, double> cost_of_one(const PaperContext& context,
+                                      const PaperRun& run,
+                                      int num_tokens) {
+  const Result<std::unique_ptr<PaperMachine>> machine = context.platform().machine(run);
+  if (!machine.ok()) {
+    context.fail(machine.status());
+    return {};
+  }
+  const Result<double> recompute = (*machine)->seconds_to_prefill(num_tokens);
+  if (!recompute.ok()) {
+    context.fail(recompute.status());
+    return {};
+  }
+  return {*recompute, (*machine)->seconds_to_swap(num_blocks_for(num_tokens, run.block_size))};
 }
 
 }  // namespace
 
 // Figure 19: what it costs to bring a sequence back, and what that makes of a loaded server.
 Json preemption_figure(const PaperContext& context) {
-  constexpr int kTokens = 256;
-  const CostModel& cost = context.cost();
+  const int tokens = 256 / context.sizes().length_scale;
   const std::string workload = context.workloads()[0];
-  const PaperRun reference{.system = paged_system()};
-  const double rate =
-      sustained_rate(cost, reference, [&](double r) { return context.requests(workload, r); });
-  const std::vector<PaperRequest> requests = context.requests(workload, rate);
+  const double rate = context.sustained_rate(
+      {.system = paged_system()}, [&](double r) { return context.requests(workload, r); });
+  const std::vector<PaperRequest> requests =
+      context.requests(workload, context.is_simulated() ? rate : context.overload(workload));
   std::printf(
-      "of a sequence of %d tokens, and %s at %.2f requests/s\n", kTokens, workload.c_str(), rate);
+      "of a sequence of %d tokens, and %s at %.2f requests/s\n", tokens, workload.c_str(), rate);
   std::printf("%-10s %12s %12s | %22s %22s\n",
               "",
               "recompute",
@@ -66,14 +69,12 @@ Json preemption_figure(const PaperContext& context) {
               "recompute s/tok (count)",
               "swap s/tok (count)");
   Json rows = Json::array();
-  for (const int block_size : kBlockSizes) {
+  for (const int block_size : context.block_sizes()) {
     PaperRun run{.system = paged_system(), .block_size = block_size};
-    const PaperOutcome recompute = run_in_model_time(cost, run, requests);
+    const PaperOutcome recompute = context.run(run, requests);
     run.swaps = true;
-    const PaperOutcome swap = run_in_model_time(cost, run, requests);
-    const double one_recompute = seconds_to_recompute(cost, kTokens, block_size);
-    const double one_swap =
-        2 * seconds_to_swap(cost, num_blocks_for(kTokens, block_size), block_size);
+    const PaperOutcome swap = context.run(run, requests);
+    const auto [one_recompute, one_swap] = cost_of_one(context, run, tokens);
     std::printf("blocks %3d %9.1f ms %9.1f ms | %14.3f (%5lld) %14.3f (%5lld)\n",
                 block_size,
                 1e3 * one_recompute,
@@ -94,7 +95,7 @@ Json preemption_figure(const PaperContext& context) {
   std::printf(
       "paper: recomputing costs at most 20 %% more than swapping; swapping small blocks is "
       "slow; 16 to 64 comparable\n");
-  return {{"workload", workload}, {"rate", rate}, {"tokens", kTokens}, {"rows", rows}};
+  return {{"workload", workload}, {"rate", rate}, {"tokens", tokens}, {"rows", rows}};
 }
 
 }  // namespace quire

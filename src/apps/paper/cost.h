@@ -21,9 +21,6 @@ struct CostModel {
       paged_overhead_tokens, host_bandwidth, transfer_seconds;
 
   double kv_bytes_per_token() const { return 2 * 2 * hidden_size * num_layers; }
-  int num_blocks(int block_size) const {
-    return static_cast<int>(kv_memory_bytes / (kv_bytes_per_token() * block_size));
-  }
 };
 
 // Log-normal, values outside [min, max] drawn again.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -22,36 +24,76 @@ const std::vector<PaperFigure>& paper_figures() {
 
 std::vector<std::string> PaperContext::workloads() const {
   if (!trace.empty()) return {"trace"};
+  if (!is_simulated() && !is_full) return {"sharegpt"};
   return {"sharegpt", "alpaca"};
 }
 
 std::vector<PaperRequest> PaperContext::requests(const std::string& workload, double rate) const {
-  const int max_len = static_cast<int>(cost().max_model_len);
-  if (workload == "trace") return scale_trace(trace, rate, seconds, max_len);
-  const PaperWorkload& lengths = workload == "alpaca"        ? parameters.alpaca
-                                 : workload == "translation" ? parameters.translation
-                                                             : parameters.sharegpt;
-  return draw_requests(lengths, rate, seconds, max_len, seed);
+  const int scale = sizes().length_scale, max_len = sizes().max_model_len * scale;
+  const double duration = is_simulated() ? seconds : num_requests / rate;
+  std::vector<PaperRequest> requests;
+  if (workload == "trace") {
+    requests = scale_trace(trace, rate, duration, max_len);
+  } else {
+    const PaperWorkload& lengths = workload == "alpaca"        ? parameters_.alpaca
+                                   : workload == "translation" ? parameters_.translation
+                                                               : parameters_.sharegpt;
+    requests = draw_requests(lengths, rate, duration, max_len, seed);
+  }
+  for (PaperRequest& request : requests) {
+    request.prompt = std::max(1, request.prompt / scale);
+    request.output = std::max(1, request.output / scale);
+  }
+  return requests;
 }
 
-void for_each_parallel(const PaperContext& context,
-                       int count,
-                       const std::function<void(int)>& body) {
-  std::atomic<int> next{0};
-  const auto work = [&] {
-    for (int i = next++; i < count; i = next++) body(i);
-  };
-  std::vector<std::thread> threads;
-  for (int i = 1; i < std::min(count, context.num_threads); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
+double PaperContext::overload(const std::string& workload) const {
+  if (!is_simulated()) return 1e6;
+  return workload == "alpaca" ? 80 : 4;
 }
 
-// Doubles until the limit is passed, then halves the interval six times: 2^(1/64).
-double sustained_rate(const CostModel& cost, const PaperRun& run, const RequestsAt& requests_at) {
+double PaperContext::end_of_overload() const {
+  return is_simulated() ? seconds : std::numeric_limits<double>::infinity();
+}
+
+std::vector<int> PaperContext::block_sizes() const {
+  if (is_simulated()) return {1, 2, 4, 8, 16, 32, 64, 128, 256};
+  return {1, 2, 4, 8, 16, 32, 64};
+}
+
+PaperOutcome PaperContext::run(const PaperRun& run, std::span<const PaperRequest> requests) const {
+  if (!failure().ok()) return {};
+  Result<PaperOutcome> outcome = run_experiment(platform_, run, requests);
+  if (outcome.ok()) return *outcome;
+  fail(outcome.status());
+  return {};
+}
+
+void PaperContext::fail(const Status& status) const {
+  std::lock_guard lock(mutex_);
+  if (failure_.ok()) failure_ = status;
+}
+
+Status PaperContext::failure() const {
+  std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+std::string PaperContext::rate_name() const {
+  if (!is_simulated()) return "requests/s when all are there at once";
+  char text[64];
+  std::snprintf(text, sizeof text, "requests/s at %.1f s per token", kLatencyLimit);
+  return text;
+}
+
+// In model-time: doubles until the limit is passed, then halves the interval six times: 2^(1/64).
+double PaperContext::sustained_rate(const PaperRun& experiment,
+                                    const RequestsAt& requests_at) const {
+  if (!is_simulated()) {
+    return run(experiment, requests_at(overload("sharegpt"))).requests_per_second;
+  }
   const auto is_sustained = [&](double rate) {
-    const PaperOutcome outcome = run_in_model_time(cost, run, requests_at(rate));
-    return outcome.normalised_latency <= kLatencyLimit;
+    return run(experiment, requests_at(rate)).normalised_latency <= kLatencyLimit;
   };
   double low = 0.0625, high = low;
   while (high < 4096 && is_sustained(high)) {
@@ -63,6 +105,17 @@ double sustained_rate(const CostModel& cost, const PaperRun& run, const Requests
     (is_sustained(middle) ? low : high) = middle;
   }
   return low;
+}
+
+void PaperContext::for_each(int count, const std::function<void(int)>& body) const {
+  std::atomic<int> next{0};
+  const auto work = [&] {
+    for (int i = next++; i < count; i = next++) body(i);
+  };
+  std::vector<std::thread> threads;
+  for (int i = 1; i < std::min(count, num_threads); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace quire

@@ -1,29 +1,65 @@
-// The figures of the PagedAttention paper (Kwon et al., SOSP 2023) in model-time: each runs its
-// experiments, prints a table beside the paper's values and returns the same as JSON.
+// The figures of the PagedAttention paper (Kwon et al., SOSP 2023), in model-time or measured on a
+// model: each runs its experiments, prints a table beside the paper's values and returns the same
+// as JSON.
 #pragma once
 
 #include <functional>
+#include <mutex>
 #include <string>
 #include <vector>
 
+#include "apps/paper/cost.h"
 #include "apps/paper/run.h"
 #include "frontend/json.h"
 
 namespace quire {
 
-struct PaperContext {
-  PaperParameters parameters;
+class PaperContext {
+ public:
+  PaperContext(const PaperPlatform& platform, const PaperParameters& parameters)
+      : platform_(platform), parameters_(parameters) {}
+
   uint64_t seed = 1;
-  double seconds = 600;  // of arrivals
-  int num_threads = 1;
+  double seconds = 600;   // of arrivals in model-time
+  int num_requests = 96;  // of an experiment that is measured
+  bool is_full = false;
+  int num_threads = 1;              // that run experiments side by side, in model-time
   std::vector<PaperRequest> trace;  // instead of the drawn workloads, where it is not empty
   std::string trace_name;
 
-  const CostModel& cost() const { return parameters.cost; }
-  // Of "sharegpt", "alpaca", "translation", "trace".
-  std::vector<PaperRequest> requests(const std::string& workload, double rate) const;
+  const PaperPlatform& platform() const { return platform_; }
+  const PaperSizes& sizes() const { return platform_.sizes(); }
+  bool is_simulated() const { return platform_.is_simulated(); }
   // {"sharegpt", "alpaca"}, or {"trace"}.
   std::vector<std::string> workloads() const;
+  // Of "sharegpt", "alpaca", "translation", "trace", as long as the platform's sizes say.
+  std::vector<PaperRequest> requests(const std::string& workload, double rate) const;
+  // A rate at which a request always waits: measured, all are there at once.
+  double overload(const std::string& workload) const;
+  // When an experiment at that rate ends: in model-time before its requests do.
+  double end_of_overload() const;
+  // Of the figures that go through them.
+  std::vector<int> block_sizes() const;
+
+  // Nothing more is run after a failure.
+  PaperOutcome run(const PaperRun& run, std::span<const PaperRequest> requests) const;
+  void fail(const Status& status) const;
+  Status failure() const;
+
+  // Requests a second. In model-time: the highest rate at which the mean normalised latency stays
+  // within kLatencyLimit, to 1 %. Measured: how fast requests end that are all there at once.
+  // `requests_at` draws the requests of a rate.
+  using RequestsAt = std::function<std::vector<PaperRequest>(double rate)>;
+  double sustained_rate(const PaperRun& run, const RequestsAt& requests_at) const;
+  std::string rate_name() const;  // what sustained_rate() is
+  // body(0) .. body(count - 1), each once, on num_threads threads.
+  void for_each(int count, const std::function<void(int)>& body) const;
+
+ private:
+  const PaperPlatform& platform_;
+  const PaperParameters& parameters_;
+  mutable std::mutex mutex_;
+  mutable Status failure_;
 };
 
 struct PaperFigure {
@@ -33,16 +69,7 @@ struct PaperFigure {
 };
 const std::vector<PaperFigure>& paper_figures();
 
-// What several figures need.
 inline constexpr double kLatencyLimit = 0.5;  // seconds per token, at which rates are compared
-// The highest rate at which the mean normalised latency stays within kLatencyLimit, to 1 %.
-// `requests_at` draws the requests of a rate.
-using RequestsAt = std::function<std::vector<PaperRequest>(double rate)>;
-double sustained_rate(const CostModel& cost, const PaperRun& run, const RequestsAt& requests_at);
-// body(0) .. body(count - 1), each once, on the context's threads.
-void for_each_parallel(const PaperContext& context,
-                       int count,
-                       const std::function<void(int)>& body);
 
 Json memory_waste_figure(const PaperContext& context);
 Json batch_size_figure(const PaperContext& context);

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "apps/paper/figures.h"
 
@@ -9,18 +10,21 @@ namespace quire {
 
 namespace {
 
-// Where the curve is drawn, in parts of the sustained rate.
-constexpr double kParts[] = {0.3, 0.6, 0.8, 0.95, 1.0, 1.1};
+// Where the curve of a system is drawn, in parts of its sustained rate in model-time, of paging's
+// where it is measured.
+std::vector<double> parts(const PaperContext& context) {
+  if (context.is_simulated()) return {0.3, 0.6, 0.8, 0.95, 1.0, 1.1};
+  return {0.4, 0.7, 1.0};
+}
 
 Json curve(const PaperContext& context,
            const PaperRun& run,
            const std::string& workload,
            double sustained) {
   Json points = Json::array();
-  for (const double part : kParts) {
+  for (const double part : parts(context)) {
     const double rate = part * sustained;
-    const PaperOutcome outcome =
-        run_in_model_time(context.cost(), run, context.requests(workload, rate));
+    const PaperOutcome outcome = context.run(run, context.requests(workload, rate));
     points.push_back({{"rate", rate},
                       {"normalised_latency", outcome.normalised_latency},
                       {"preemptions", outcome.stats.num_preemptions}});
@@ -33,21 +37,30 @@ Json curve(const PaperContext& context,
 Json latency_rate_figure(const PaperContext& context) {
   Json panels = Json::array();
   for (const std::string& workload : context.workloads()) {
-    std::printf("%s: requests/s at %.1f s per token\n", workload.c_str(), kLatencyLimit);
-    const std::vector<PaperSystem> systems = paper_systems(context.cost());
+    std::printf("%s: %s\n", workload.c_str(), context.rate_name().c_str());
+    const std::vector<PaperSystem> systems = paper_systems(context.sizes());
     std::vector<double> rates(systems.size());
     std::vector<Json> curves(systems.size());
-    for_each_parallel(context, static_cast<int>(systems.size()), [&](int i) {
-      const PaperRun run{.system = systems[i]};
-      rates[i] = sustained_rate(
-          context.cost(), run, [&](double r) { return context.requests(workload, r); });
-      curves[i] = curve(context, run, workload, rates[i]);
+    const int count = static_cast<int>(systems.size());
+    context.for_each(count, [&](int i) {
+      rates[i] = context.sustained_rate({.system = systems[i]},
+                                        [&](double r) { return context.requests(workload, r); });
+    });
+    context.for_each(count, [&](int i) {
+      const double rate = context.is_simulated() ? rates[i] : rates.back();
+      curves[i] = curve(context, {.system = systems[i]}, workload, rate);
     });
     std::map<std::string, double> sustained;
     Json rows = Json::array();
     for (size_t i = 0; i < systems.size(); ++i) {
       sustained[systems[i].name] = rates[i];
-      std::printf("  %-20s %8.2f\n", systems[i].label.c_str(), rates[i]);
+      std::printf("  %-20s %8.2f |", systems[i].label.c_str(), rates[i]);
+      for (const Json& point : curves[i]) {
+        std::printf(" %.3f s/token at %.2f/s",
+                    point["normalised_latency"].get<double>(),
+                    point["rate"].get<double>());
+      }
+      std::printf("\n");
       rows.push_back({{"system", systems[i].name},
                       {"label", systems[i].label},
                       {"sustained_rate", rates[i]},

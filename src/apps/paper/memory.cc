@@ -9,10 +9,10 @@ namespace quire {
 
 // Kwon et al., SOSP 2023, figure 2: percent of the KV memory that holds tokens.
 Json memory_waste_figure(const PaperContext& context) {
-  constexpr double kRate = 4;  // more than any of them can serve: a request always waits
   const std::map<std::string, double> paper = {
       {"orca-max", 20.4}, {"orca-pow2", 26.8}, {"orca-oracle", 38.2}, {"paged", 96.3}};
   const std::string workload = context.workloads()[0];
+  const double rate = context.overload(workload);
   Json rows = Json::array();
   std::printf("%-20s %8s %8s %8s %8s | %s\n",
               "% of KV memory",
@@ -21,12 +21,12 @@ Json memory_waste_figure(const PaperContext& context) {
               "internal",
               "external",
               "tokens in the paper");
-  for (const PaperSystem& system : paper_systems(context.cost())) {
+  for (const PaperSystem& system : paper_systems(context.sizes())) {
     const auto expected = paper.find(system.name);
     if (expected == paper.end()) continue;
-    const PaperRun run{.system = system, .measures_memory = true, .stop_at = context.seconds};
-    const KvShares kv =
-        run_in_model_time(context.cost(), run, context.requests(workload, kRate)).kv;
+    const PaperRun run{
+        .system = system, .measures_memory = true, .stop_at = context.end_of_overload()};
+    const KvShares kv = context.run(run, context.requests(workload, rate)).kv;
     std::printf("%-20s %8.1f %8.1f %8.1f %8.1f | %.1f\n",
                 system.label.c_str(),
                 100 * kv.tokens,
@@ -42,7 +42,7 @@ Json memory_waste_figure(const PaperContext& context) {
                     {"external", kv.external},
                     {"paper_tokens", expected->second / 100}});
   }
-  return {{"workload", workload}, {"rate", kRate}, {"rows", rows}};
+  return {{"workload", workload}, {"rate", rate}, {"rows", rows}};
 }
 
 namespace {
@@ -52,18 +52,17 @@ Json batch_size_panel(const PaperContext& context, const std::string& workload, 
   std::map<std::string, double> running;
   Json rows = Json::array();
   std::printf("%s at %g requests/s\n", workload.c_str(), rate);
-  for (const PaperSystem& system : paper_systems(context.cost())) {
+  for (const PaperSystem& system : paper_systems(context.sizes())) {
     if (system.batching != Batching::kContinuous) continue;
-    const PaperRun run{.system = system, .stop_at = context.seconds};
-    running[system.name] =
-        run_in_model_time(context.cost(), run, context.requests(workload, rate)).mean_running;
+    const PaperRun run{.system = system, .stop_at = context.end_of_overload()};
+    running[system.name] = context.run(run, context.requests(workload, rate)).mean_running;
     std::printf("  %-20s %8.2f requests at once\n", system.label.c_str(), running[system.name]);
     rows.push_back(
         {{"system", system.name}, {"label", system.label}, {"mean_running", running[system.name]}});
   }
   const double over_oracle = running["paged"] / running["orca-oracle"];
   const double over_max = running["paged"] / running["orca-max"];
-  const bool in_paper = workload == "sharegpt" && rate == 2;
+  const bool in_paper = workload == "sharegpt" && (rate == 2 || !context.is_simulated());
   std::printf("  paged / oracle %.2f%s, paged / max %.2f%s\n",
               over_oracle,
               in_paper ? " (paper 2.2)" : "",
@@ -82,14 +81,13 @@ Json batch_size_panel(const PaperContext& context, const std::string& workload, 
 
 // Figure 13: the average number of batched requests.
 Json batch_size_figure(const PaperContext& context) {
-  // The paper's rates, and rates at which requests always wait.
-  const std::map<std::string, std::vector<double>> rates = {
-      {"sharegpt", {2, 4}}, {"alpaca", {30, 80}}, {"trace", {2, 4}}};
+  const std::map<std::string, double> paper_rates = {{"sharegpt", 2}, {"alpaca", 30}, {"trace", 2}};
   Json panels = Json::array();
   for (const std::string& workload : context.workloads()) {
-    for (const double rate : rates.at(workload)) {
-      panels.push_back(batch_size_panel(context, workload, rate));
+    if (context.is_simulated()) {
+      panels.push_back(batch_size_panel(context, workload, paper_rates.at(workload)));
     }
+    panels.push_back(batch_size_panel(context, workload, context.overload(workload)));
   }
   return {{"panels", panels}};
 }

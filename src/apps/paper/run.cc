@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <optional>
 #include <vector>
 
 #include "base/check.h"
-#include "base/hash.h"
 #include "engine/kv_use.h"
 
 namespace quire {
@@ -15,11 +13,10 @@ namespace quire {
 PaperSystem paged_system() { return {"paged", "quire (paged)"}; }
 PaperSystem orca_oracle_system() { return {"orca-oracle", "Orca (Oracle)", KvPolicy::kOracle}; }
 
-std::vector<PaperSystem> paper_systems(const CostModel& cost) {
-  const int block_size = static_cast<int>(cost.block_size);
-  const int blocks = num_blocks_for(static_cast<int>(cost.max_model_len), block_size);
+std::vector<PaperSystem> paper_systems(const PaperSizes& sizes) {
+  const int blocks = num_blocks_for(sizes.max_model_len, sizes.block_size);
   // As many as memory holds of the maximum length.
-  const int fits = BuddyAllocator(cost.num_blocks(block_size)).capacity_for(blocks);
+  const int fits = BuddyAllocator(sizes.num_blocks(sizes.block_size)).capacity_for(blocks);
   return {{"faster-transformer", "FasterTransformer", KvPolicy::kMax, Batching::kDynamic, fits},
           {"hugging-face", "Hugging Face", KvPolicy::kGrow, Batching::kStatic, fits},
           {"orca-max", "Orca (Max)", KvPolicy::kMax},
@@ -30,33 +27,38 @@ std::vector<PaperSystem> paper_systems(const CostModel& cost) {
 
 namespace {
 
-class ModelTimeRun {
+class ExperimentRun {
  public:
-  ModelTimeRun(const CostModel& cost, const PaperRun& run, std::span<const PaperRequest> requests)
-      : cost_(cost),
+  ExperimentRun(const PaperPlatform& platform,
+                const PaperRun& run,
+                std::span<const PaperRequest> requests,
+                PaperMachine& machine)
+      : platform_(platform),
         run_(run),
         requests_(requests),
-        random_(mix64(run.seed)),
-        scheduler_(scheduler_config(cost, run), cost.num_blocks(run.block_size), run.block_size) {}
+        machine_(machine),
+        scheduler_(scheduler_config(platform, run),
+                   platform.sizes().num_blocks(platform.block_size(run)),
+                   platform.block_size(run)) {}
 
-  PaperOutcome run();
+  Result<PaperOutcome> run();
 
  private:
-  static SchedulerConfig scheduler_config(const CostModel& cost, const PaperRun& run);
+  static SchedulerConfig scheduler_config(const PaperPlatform& platform, const PaperRun& run);
   void add_arrivals();
-  void step();
-  void list_candidates(int count, std::vector<BeamCandidate>* candidates);
+  Status step();
   void commit();
   void measure(double seconds);
   void measure_sharing(double seconds);
   bool is_request_level() const { return run_.system.batching != Batching::kContinuous; }
 
-  const CostModel& cost_;
+  const PaperPlatform& platform_;
   const PaperRun& run_;
   const std::span<const PaperRequest> requests_;
-  uint64_t random_;
+  PaperMachine& machine_;
   Scheduler scheduler_;
   double now_ = 0;
+  bool was_idle_ = false;  // the last step had nothing to compute and nothing to wait for
   size_t num_arrived_ = 0;
   std::vector<size_t> request_of_;  // by order of arrival at the scheduler
   std::vector<int> answers_left_;   // of each of those
@@ -68,11 +70,13 @@ class ModelTimeRun {
   double latency_sum_ = 0, running_seconds_ = 0, held_ = 0, used_ = 0;
 };
 
-SchedulerConfig ModelTimeRun::scheduler_config(const CostModel& cost, const PaperRun& run) {
+SchedulerConfig ExperimentRun::scheduler_config(const PaperPlatform& platform,
+                                                const PaperRun& run) {
+  const PaperSizes& sizes = platform.sizes();
   SchedulerConfig config;
-  config.max_num_seqs = static_cast<int>(cost.max_num_seqs);
-  config.max_num_batched_tokens = static_cast<int>(cost.max_num_batched_tokens);
-  config.max_model_len = static_cast<int>(cost.max_model_len);
+  config.max_num_seqs = sizes.max_num_seqs;
+  config.max_num_batched_tokens = sizes.max_num_batched_tokens;
+  config.max_model_len = sizes.max_model_len;
   config.max_logit_rows = config.max_num_seqs + 1;
   config.enable_prefix_caching = run.prefix_caching;
   config.kv_policy = run.system.kv_policy;
@@ -80,20 +84,21 @@ SchedulerConfig ModelTimeRun::scheduler_config(const CostModel& cost, const Pape
   config.batch_size = run.system.batch_size;
   if (run.swaps) {
     config.preemption_mode = PreemptionMode::kSwap;
-    config.num_host_blocks = cost.num_blocks(run.block_size);
+    config.num_host_blocks = sizes.num_blocks(platform.block_size(run));
   }
   return config;
 }
 
-// Token values matter to the prefix cache alone: prompts differ behind what they share.
-void ModelTimeRun::add_arrivals() {
+// Prompts differ behind what they share.
+void ExperimentRun::add_arrivals() {
   while (num_arrived_ < requests_.size() && requests_[num_arrived_].arrival <= now_) {
     const PaperRequest& request = requests_[num_arrived_];
     SequenceSpec spec;
     spec.prompt.resize(request.prompt);
-    std::iota(spec.prompt.begin(), spec.prompt.end(), 0);
     const int own = static_cast<int>(num_arrived_) + 1;
-    for (int i = request.shared_prefix; i < request.prompt; ++i) spec.prompt[i] = own;
+    for (int i = 0; i < request.prompt; ++i) {
+      spec.prompt[i] = platform_.token(i < request.shared_prefix ? 0 : own, i);
+    }
     spec.sampling.n = request.n;
     spec.sampling.beam_width = request.beam_width;
     spec.sampling.max_tokens = request.output;
@@ -108,34 +113,7 @@ void ModelTimeRun::add_arrivals() {
   }
 }
 
-// A stand-in for the model: log-probabilities that fall off by exponential gaps, and at certain
-// steps one token that leaves the others far behind. Only ratios of gaps decide who goes on.
-void ModelTimeRun::list_candidates(int count, std::vector<BeamCandidate>* candidates) {
-  constexpr double kFar = 1000;
-  const auto uniform = [&] {
-    random_ = mix64(random_ + 0x9e3779b97f4a7c15u);
-    return (static_cast<double>(random_ >> 11) + 0.5) * 0x1p-53;
-  };
-  const bool is_certain = uniform() < run_.beam_certainty;
-  double logprob = is_certain ? 0 : std::log(uniform());
-  for (int i = 0; i < count; ++i) {
-    candidates->push_back({i, logprob});
-    logprob -= is_certain ? kFar : -std::log(uniform());
-  }
-}
-
-void ModelTimeRun::commit() {
-  result_.clear(static_cast<int>(batch_.sequences.size()));
-  for (size_t i = 0; i < batch_.sequences.size(); ++i) {
-    const ScheduledSequence& entry = batch_.sequences[i];
-    const int beam_width = scheduler_.sequence(entry.id).sampling.beam_width;
-    if (entry.samples && beam_width > 0) {
-      list_candidates(beam_width, &result_.beam_candidates[i]);
-    } else if (entry.samples) {
-      result_.tokens.push_back(0);
-    }
-    result_.token_start[i + 1] = static_cast<int32_t>(result_.tokens.size());
-  }
+void ExperimentRun::commit() {
   scheduler_.commit(batch_, result_, &committed_);
   for (const CommittedSequence& done : committed_) {
     if (done.finish_reason == FinishReason::kNone) continue;
@@ -151,7 +129,7 @@ void ModelTimeRun::commit() {
   finished_.clear();
 }
 
-void ModelTimeRun::measure_sharing(double seconds) {
+void ExperimentRun::measure_sharing(double seconds) {
   int64_t held = 0;
   for (const SequenceId id : scheduler_.running()) held += scheduler_.sequence(id).table.size();
   held_ += seconds * static_cast<double>(held);
@@ -159,7 +137,7 @@ void ModelTimeRun::measure_sharing(double seconds) {
 }
 
 // What lasts until the next step.
-void ModelTimeRun::measure(double seconds) {
+void ExperimentRun::measure(double seconds) {
   int num_requests = 0;  // the members of a group are neighbours
   std::optional<uint64_t> before;
   for (const SequenceId id : scheduler_.running()) {
@@ -183,25 +161,32 @@ void ModelTimeRun::measure(double seconds) {
   kv.free += share * use.free;
 }
 
-void ModelTimeRun::step() {
+Status ExperimentRun::step() {
   add_arrivals();
   scheduler_.schedule(&batch_, now_);
   if (batch_.empty()) {  // until something arrives or a batch starts
     double next = std::numeric_limits<double>::infinity();
     if (num_arrived_ < requests_.size()) next = requests_[num_arrived_].arrival;
     if (const auto start = scheduler_.waits_until(now_)) next = std::min(next, *start);
-    QUIRE_CHECK_MSG(std::isfinite(next), "work waits, and nothing will start it");
+    // The last member of a batch may have made way for those that have ended: it starts again.
+    QUIRE_CHECK_MSG(std::isfinite(next) || !was_idle_, "work waits, and nothing will start it");
+    was_idle_ = !std::isfinite(next);
+    if (was_idle_) return {};
     now_ = std::max(next, std::nextafter(now_, next));
-    return;
+    return {};
   }
-  const double seconds = seconds_of_step(cost_, batch_, run_.block_size, run_.system.kv_policy);
+  was_idle_ = false;
+  QUIRE_ASSIGN_OR_RETURN(const double seconds, machine_.compute(scheduler_, batch_, &result_));
   measure(seconds);
   now_ += seconds;
   commit();
+  return {};
 }
 
-PaperOutcome ModelTimeRun::run() {
-  while ((num_arrived_ < requests_.size() || scheduler_.has_work()) && now_ < run_.stop_at) step();
+Result<PaperOutcome> ExperimentRun::run() {
+  while ((num_arrived_ < requests_.size() || scheduler_.has_work()) && now_ < run_.stop_at) {
+    QUIRE_RETURN_IF_ERROR(step());
+  }
   outcome_.seconds = now_;
   outcome_.stats = scheduler_.stats();
   if (outcome_.num_finished > 0) {
@@ -220,10 +205,11 @@ PaperOutcome ModelTimeRun::run() {
 
 }  // namespace
 
-PaperOutcome run_in_model_time(const CostModel& cost,
-                               const PaperRun& run,
-                               std::span<const PaperRequest> requests) {
-  return ModelTimeRun(cost, run, requests).run();
+Result<PaperOutcome> run_experiment(const PaperPlatform& platform,
+                                    const PaperRun& run,
+                                    std::span<const PaperRequest> requests) {
+  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<PaperMachine> machine, platform.machine(run));
+  return ExperimentRun(platform, run, requests, *machine).run();
 }
 
 }  // namespace quire

@@ -28,16 +28,16 @@ std::vector<PaperRequest> apart(const std::vector<PaperRequest>& requests, int n
   return all;
 }
 
-// Answers a second, more than memory holds.
-double overload(const std::string& workload) { return workload == "alpaca" ? 80 : 4; }
+// How often a beam dies depends on the model: in model-time nobody does at a certain step.
+std::vector<double> certainties(const PaperContext& context) {
+  if (context.is_simulated()) return {0, 0.9, 0.99};
+  return {0};
+}
 
-// How often a beam dies depends on the model: at a certain step nobody does.
-constexpr double kCertainties[] = {0, 0.9, 0.99};
-
-// Of one width: n answers, or that many beams over made-up candidates, beside as many requests
-// that share nothing.
+// Of one width: n answers, or that many beams, beside as many requests that share nothing.
 struct SharingRuns {
-  PaperOutcome apart, answers, beams[std::size(kCertainties)];
+  PaperOutcome apart, answers;
+  std::vector<PaperOutcome> beams;  // by certainties()
 };
 
 void run_one(const PaperContext& context,
@@ -48,27 +48,29 @@ void run_one(const PaperContext& context,
   PaperRun run{.system = paged_system(),
                .measures_memory = true,
                .seed = context.seed,
-               .stop_at = context.seconds};
-  std::vector<PaperRequest> requests = context.requests(workload, overload(workload) / width);
+               .stop_at = context.end_of_overload()};
+  std::vector<PaperRequest> requests =
+      context.requests(workload, context.overload(workload) / width);
   if (which == 0) {
     requests = apart(requests, width);
   } else if (which == 1) {
     requests = with_answers(requests, width);
   } else {
-    run.beam_certainty = kCertainties[which - 2];
+    run.beam_certainty = certainties(context)[which - 2];
     for (PaperRequest& request : requests) request.beam_width = width;
   }
   PaperOutcome& outcome = which == 0   ? runs->apart
                           : which == 1 ? runs->answers
                                        : runs->beams[which - 2];
-  outcome = run_in_model_time(context.cost(), run, requests);
+  outcome = context.run(run, requests);
 }
 
 std::vector<SharingRuns> run_all(const PaperContext& context, const std::string& workload) {
-  constexpr int kNumRuns = 2 + std::size(kCertainties);
+  const int num_beams = static_cast<int>(certainties(context).size()), num_runs = 2 + num_beams;
   std::vector<SharingRuns> runs(std::size(kWidths));
-  for_each_parallel(context, kNumRuns * static_cast<int>(runs.size()), [&](int i) {
-    run_one(context, workload, kWidths[i / kNumRuns], i % kNumRuns, &runs[i / kNumRuns]);
+  for (SharingRuns& width : runs) width.beams.resize(num_beams);
+  context.for_each(num_runs * static_cast<int>(runs.size()), [&](int i) {
+    run_one(context, workload, kWidths[i / num_runs], i % num_runs, &runs[i / num_runs]);
   });
   return runs;
 }
@@ -101,18 +103,23 @@ Json parallel_rows(const std::vector<SharingRuns>& runs, const std::string& work
   return rows;
 }
 
-Json beam_rows(const std::vector<SharingRuns>& runs, const std::string& workload) {
+Json beam_rows(const PaperContext& context,
+               const std::vector<SharingRuns>& runs,
+               const std::string& workload) {
+  const std::vector<double> certainty = certainties(context);
   Json rows = Json::array();
-  std::printf("  beam search, by the share of certain steps: blocks saved, requests/s\n");
+  std::printf("  beam search%s: blocks saved, requests/s\n",
+              context.is_simulated() ? ", by the share of certain steps" : "");
   for (size_t i = 0; i < runs.size(); ++i) {
     Json row = {{"width", kWidths[i]}, {"by_certainty", Json::array()}};
     std::printf("    width %d:", kWidths[i]);
-    for (size_t c = 0; c < std::size(kCertainties); ++c) {
+    for (size_t c = 0; c < certainty.size(); ++c) {
       const PaperOutcome& outcome = runs[i].beams[c];
       const double faster = gain(outcome, runs[i], kWidths[i]);
-      std::printf("  [%.2f] %4.1f %%, %.2f x", kCertainties[c], 100 * outcome.blocks_saved, faster);
+      if (context.is_simulated()) std::printf("  [%.2f]", certainty[c]);
+      std::printf(" %4.1f %%, %.2f x", 100 * outcome.blocks_saved, faster);
       row["by_certainty"].push_back(
-          {{"certainty", kCertainties[c]}, {"saved", outcome.blocks_saved}, {"gain", faster}});
+          {{"certainty", certainty[c]}, {"saved", outcome.blocks_saved}, {"gain", faster}});
     }
     std::printf("\n");
     rows.push_back(row);
@@ -136,7 +143,7 @@ Json sharing_figure(const PaperContext& context) {
     std::printf("%s\n", workload.c_str());
     const std::vector<SharingRuns> runs = run_all(context, workload);
     Json parallel = parallel_rows(runs, workload);
-    Json beam = beam_rows(runs, workload);
+    Json beam = beam_rows(context, runs, workload);
     panels.push_back({{"workload", workload},
                       {"parallel", parallel},
                       {"beam", beam},
@@ -149,8 +156,9 @@ Json sharing_figure(const PaperContext& context) {
 // Figure 16: translation with 80 tokens (one example) and 341 tokens (five) before each sentence.
 Json shared_prefix_figure(const PaperContext& context) {
   Json rows = Json::array();
-  for (const auto& [prefix, paper] : {std::pair{80, 1.67}, std::pair{341, 3.58}}) {
-    const auto requests_at = [&context, prefix = prefix](double rate) {
+  for (const auto& [paper_prefix, paper] : {std::pair{80, 1.67}, std::pair{341, 3.58}}) {
+    const int prefix = paper_prefix / context.sizes().length_scale;
+    const auto requests_at = [&context, prefix](double rate) {
       std::vector<PaperRequest> requests = context.requests("translation", rate);
       for (PaperRequest& request : requests) {
         request.prompt += prefix;
@@ -161,9 +169,9 @@ Json shared_prefix_figure(const PaperContext& context) {
     const PaperRun sharing{.system = paged_system(), .prefix_caching = true};
     const PaperRun paged{.system = paged_system()};
     const PaperRun oracle{.system = orca_oracle_system()};
-    const double rate = sustained_rate(context.cost(), sharing, requests_at);
-    const double unshared = sustained_rate(context.cost(), paged, requests_at);
-    const double baseline = sustained_rate(context.cost(), oracle, requests_at);
+    const double rate = context.sustained_rate(sharing, requests_at);
+    const double unshared = context.sustained_rate(paged, requests_at);
+    const double baseline = context.sustained_rate(oracle, requests_at);
     std::printf(
         "prefix of %3d tokens: %6.2f requests/s, unshared %6.2f, Orca (Oracle) %6.2f: "
         "%.2f times (paper %.2f)\n",
