@@ -26,7 +26,7 @@ help:
 	@echo '  make cuda      install a CUDA compiler without root if there is none, build libquire_cuda.so'
 	@echo '  make check     formatting and the include DAG'
 	@echo '  make format    make the formatting right (clang-format 19)'
-	@echo '  make nightly   hours: long simulation, fuzzers, mutants, aarch64; results to docs/nightly.md'
+	@echo '  make nightly   hours: long simulation, model checker, fuzzers, mutants; results to docs/nightly.md'
 	@echo '  make clean     remove the build folders; models and installed packages stay'
 
 .PHONY: setup

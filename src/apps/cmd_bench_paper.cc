@@ -10,6 +10,7 @@
 #include "apps/paper/model_time.h"
 #include "base/files.h"
 #include "base/thread_pool.h"
+#include "engine/engine_config.h"
 
 namespace quire {
 namespace {
@@ -36,27 +37,32 @@ Result<const PaperFigure*> find_figure(const std::string& name) {
   return invalid_argument("unknown figure '" + name + "': FIGURE is one of " + figure_names());
 }
 
-// Into context.trace.
-Status read_trace(const PaperFlags& flags, PaperContext& context) {
+Result<std::vector<PaperRequest>> read_trace(const PaperFlags& flags) {
+  if (flags.trace_file.empty()) return std::vector<PaperRequest>();
   if (flags.figure == "shared-prefix") {
     return invalid_argument(
         "--trace has no effect on shared-prefix, which draws sentences behind a prefix: leave it "
         "out");
   }
   QUIRE_ASSIGN_OR_RETURN(const std::string csv, read_whole_file(flags.trace_file, "the trace"));
-  QUIRE_ASSIGN_OR_RETURN(context.trace, parse_azure_trace(csv, flags.trace_file));
-  context.trace_name = flags.trace_file;
+  return parse_azure_trace(csv, flags.trace_file);
+}
+
+Status use_trace(std::vector<PaperRequest> trace, const std::string& name, PaperContext& context) {
+  if (trace.empty()) return {};
   const int max_len = context.sizes().max_model_len * context.sizes().length_scale;
-  const size_t kept = scale_trace(context.trace, 1, 1e9, max_len).size();
+  const size_t kept = scale_trace(trace, 1, 1e9, max_len).size();
   if (kept == 0) {
-    return invalid_argument(flags.trace_file + " has no request of at most " +
-                            std::to_string(max_len) + " tokens, the model's context");
+    return invalid_argument(name + " has no request of at most " + std::to_string(max_len) +
+                            " tokens, which is what these figures take");
   }
-  std::printf("%s: %zu requests, %zu of them within the context of %d tokens\n",
-              flags.trace_file.c_str(),
-              context.trace.size(),
+  std::printf("%s: %zu requests, %zu of them of at most %d tokens\n",
+              name.c_str(),
+              trace.size(),
               kept,
               max_len);
+  context.trace = std::move(trace);
+  context.trace_name = name;
   return {};
 }
 
@@ -96,6 +102,8 @@ Status run(const PaperFlags& flags) {
   QUIRE_ASSIGN_OR_RETURN(const PaperFigure* const figure, find_figure(flags.figure));
   QUIRE_ASSIGN_OR_RETURN(const PaperParameters parameters,
                          parse_paper_parameters(paper_parameters_json()));
+  QUIRE_ASSIGN_OR_RETURN(std::vector<PaperRequest> trace, read_trace(flags));
+  QUIRE_ASSIGN_OR_RETURN(const JsonFile file, JsonFile::open(flags.json_file));
   QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<PaperPlatform> platform,
                          make_platform(flags, parameters.cost));
   PaperContext context(*platform, parameters);
@@ -104,8 +112,7 @@ Status run(const PaperFlags& flags) {
   if (context.is_simulated()) context.num_threads = default_num_threads();
   if (flags.full) context.seconds = 3600;
   if (flags.full) context.num_requests *= 4;
-  if (!flags.trace_file.empty()) QUIRE_RETURN_IF_ERROR(read_trace(flags, context));
-  QUIRE_ASSIGN_OR_RETURN(const JsonFile file, JsonFile::open(flags.json_file));
+  QUIRE_RETURN_IF_ERROR(use_trace(std::move(trace), flags.trace_file, context));
   print_platform(*figure, context);
   const Json result = figure->run(context);
   QUIRE_RETURN_IF_ERROR(context.failure());
@@ -119,7 +126,7 @@ Status run(const PaperFlags& flags) {
   if (context.is_simulated()) {
     json["arrival_seconds"] = context.seconds;
   } else {
-    json["requests"] = context.num_requests;
+    json["requests_about"] = context.num_requests;
   }
   json.update(result);
   return file.write(json);
@@ -141,7 +148,7 @@ Command add_bench_paper_command(CommandLine line) {
               "compute every step with this model, as for quire run, instead of simulating it; "
               "lengths and KV memory are an eighth of the paper's");
   line.option("--threads", flags->num_threads, "CPU threads for --model; 0 = every core")
-      .human_integer()
+      .within(0, kMaxThreads)
       .shows_default();
   line.flag("--full",
             flags->full,

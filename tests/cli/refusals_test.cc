@@ -55,6 +55,10 @@ TEST_F(RefusalTest, UnknownWordsNameTheNearestKnownOne) {
   refuses({"run", tiny(), "--max-tokns", "3"}, 2, {"--max-tokns", "did you mean --max-tokens?"});
   refuses({"run", "--max-tokns", "3"}, 2, {"--max-tokns", "did you mean --max-tokens?"});
   refuses({"run"}, 2, {"MODEL", "quire run --help"});
+  refuses({"bench", "paper", "sharing", "--threads", "2"}, 2, {"--threads", "--model"});
+  refuses(
+      {"bench", "paper", "sharing", "--model", tiny(), "--threads", "5000"}, 2, {"5000", "1024"});
+  refuses({"bench", "paper", "sharing", "--model", "/no/such/model"}, 3, {"/no/such/model"});
   refuses({"bench", "modl"}, 2, {"\"modl\"", "did you mean model?"});
   refuses({"completion", "csh"}, 2, {"csh", "bash"});
 }

@@ -18,6 +18,7 @@ Json block_size_figure(const PaperContext& context) {
       rates[i] = context.sustained_rate({.system = paged_system(), .block_size = sizes[i]},
                                         [&](double r) { return context.requests(workload, r); });
     });
+    if (context.has_failed()) return {};
     for (size_t i = 0; i < rates.size(); ++i) {
       std::printf("  blocks of %3d: %6.2f\n", sizes[i], rates[i]);
       rows.push_back({{"block_size", sizes[i]}, {"sustained_rate", rates[i]}});
@@ -37,6 +38,7 @@ namespace {
 std::pair<double, double> cost_of_one(const PaperContext& context,
                                       const PaperRun& run,
                                       int num_tokens) {
+  if (context.has_failed()) return {};
   const Result<std::unique_ptr<PaperMachine>> machine = context.platform().machine(run);
   if (!machine.ok()) {
     context.fail(machine.status());
@@ -56,12 +58,16 @@ std::pair<double, double> cost_of_one(const PaperContext& context,
 Json preemption_figure(const PaperContext& context) {
   const int tokens = 256 / context.sizes().length_scale;
   const std::string workload = context.workloads()[0];
-  const double rate = context.sustained_rate(
-      {.system = paged_system()}, [&](double r) { return context.requests(workload, r); });
-  const std::vector<PaperRequest> requests =
-      context.requests(workload, context.is_simulated() ? rate : context.overload(workload));
-  std::printf(
-      "of a sequence of %d tokens, and %s at %.2f requests/s\n", tokens, workload.c_str(), rate);
+  const double rate =
+      context.is_simulated()
+          ? context.sustained_rate({.system = paged_system()},
+                                   [&](double r) { return context.requests(workload, r); })
+          : context.overload(workload);
+  const std::vector<PaperRequest> requests = context.requests(workload, rate);
+  std::printf("of a sequence of %d tokens, and %s, %s\n",
+              tokens,
+              workload.c_str(),
+              context.rate_text(rate).c_str());
   std::printf("%-10s %12s %12s | %22s %22s\n",
               "",
               "recompute",
@@ -75,6 +81,7 @@ Json preemption_figure(const PaperContext& context) {
     run.swaps = true;
     const PaperOutcome swap = context.run(run, requests);
     const auto [one_recompute, one_swap] = cost_of_one(context, run, tokens);
+    if (context.has_failed()) return {};
     std::printf("blocks %3d %9.1f ms %9.1f ms | %14.3f (%5lld) %14.3f (%5lld)\n",
                 block_size,
                 1e3 * one_recompute,
@@ -95,7 +102,10 @@ Json preemption_figure(const PaperContext& context) {
   std::printf(
       "paper: recomputing costs at most 20 %% more than swapping; swapping small blocks is "
       "slow; 16 to 64 comparable\n");
-  return {{"workload", workload}, {"rate", rate}, {"tokens", tokens}, {"rows", rows}};
+  return {{"workload", workload},
+          {"rate", context.rate_value(rate)},
+          {"tokens", tokens},
+          {"rows", rows}};
 }
 
 }  // namespace quire

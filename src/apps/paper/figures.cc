@@ -22,6 +22,10 @@ const std::vector<PaperFigure>& paper_figures() {
   return figures;
 }
 
+namespace {
+constexpr double kAllAtOnce = 1e6;  // requests a second
+}
+
 std::vector<std::string> PaperContext::workloads() const {
   if (!trace.empty()) return {"trace"};
   if (!is_simulated() && !is_full) return {"sharegpt"};
@@ -48,8 +52,19 @@ std::vector<PaperRequest> PaperContext::requests(const std::string& workload, do
 }
 
 double PaperContext::overload(const std::string& workload) const {
-  if (!is_simulated()) return 1e6;
+  if (!is_simulated()) return kAllAtOnce;
   return workload == "alpaca" ? 80 : 4;
+}
+
+std::string PaperContext::rate_text(double rate) const {
+  if (rate >= kAllAtOnce) return "all at once";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g requests/s", rate);
+  return text;
+}
+
+Json PaperContext::rate_value(double rate) const {
+  return rate >= kAllAtOnce ? Json() : Json(rate);
 }
 
 double PaperContext::end_of_overload() const {
@@ -62,7 +77,7 @@ std::vector<int> PaperContext::block_sizes() const {
 }
 
 PaperOutcome PaperContext::run(const PaperRun& run, std::span<const PaperRequest> requests) const {
-  if (!failure().ok()) return {};
+  if (has_failed()) return {};
   Result<PaperOutcome> outcome = run_experiment(platform_, run, requests);
   if (outcome.ok()) return *outcome;
   fail(outcome.status());

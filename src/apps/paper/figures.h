@@ -36,6 +36,9 @@ class PaperContext {
   std::vector<PaperRequest> requests(const std::string& workload, double rate) const;
   // A rate at which a request always waits: measured, all are there at once.
   double overload(const std::string& workload) const;
+  // "4 requests/s", or "all at once"; the number, or null.
+  std::string rate_text(double rate) const;
+  Json rate_value(double rate) const;
   // When an experiment at that rate ends: in model-time before its requests do.
   double end_of_overload() const;
   // Of the figures that go through them.
@@ -45,6 +48,7 @@ class PaperContext {
   PaperOutcome run(const PaperRun& run, std::span<const PaperRequest> requests) const;
   void fail(const Status& status) const;
   Status failure() const;
+  bool has_failed() const { return !failure().ok(); }
 
   // Requests a second. In model-time: the highest rate at which the mean normalised latency stays
   // within kLatencyLimit, to 1 %. Measured: how fast requests end that are all there at once.

@@ -50,6 +50,7 @@ Json latency_rate_figure(const PaperContext& context) {
       const double rate = context.is_simulated() ? rates[i] : rates.back();
       curves[i] = curve(context, {.system = systems[i]}, workload, rate);
     });
+    if (context.has_failed()) return {};
     std::map<std::string, double> sustained;
     Json rows = Json::array();
     for (size_t i = 0; i < systems.size(); ++i) {

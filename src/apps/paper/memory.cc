@@ -27,6 +27,7 @@ Json memory_waste_figure(const PaperContext& context) {
     const PaperRun run{
         .system = system, .measures_memory = true, .stop_at = context.end_of_overload()};
     const KvShares kv = context.run(run, context.requests(workload, rate)).kv;
+    if (context.has_failed()) return {};
     std::printf("%-20s %8.1f %8.1f %8.1f %8.1f | %.1f\n",
                 system.label.c_str(),
                 100 * kv.tokens,
@@ -42,7 +43,7 @@ Json memory_waste_figure(const PaperContext& context) {
                     {"external", kv.external},
                     {"paper_tokens", expected->second / 100}});
   }
-  return {{"workload", workload}, {"rate", rate}, {"rows", rows}};
+  return {{"workload", workload}, {"rate", context.rate_value(rate)}, {"rows", rows}};
 }
 
 namespace {
@@ -51,11 +52,12 @@ namespace {
 Json batch_size_panel(const PaperContext& context, const std::string& workload, double rate) {
   std::map<std::string, double> running;
   Json rows = Json::array();
-  std::printf("%s at %g requests/s\n", workload.c_str(), rate);
+  std::printf("%s, %s\n", workload.c_str(), context.rate_text(rate).c_str());
   for (const PaperSystem& system : paper_systems(context.sizes())) {
     if (system.batching != Batching::kContinuous) continue;
     const PaperRun run{.system = system, .stop_at = context.end_of_overload()};
     running[system.name] = context.run(run, context.requests(workload, rate)).mean_running;
+    if (context.has_failed()) return {};
     std::printf("  %-20s %8.2f requests at once\n", system.label.c_str(), running[system.name]);
     rows.push_back(
         {{"system", system.name}, {"label", system.label}, {"mean_running", running[system.name]}});
@@ -69,7 +71,7 @@ Json batch_size_panel(const PaperContext& context, const std::string& workload, 
               over_max,
               in_paper ? " (paper 4.3)" : "");
   Json panel = {{"workload", workload},
-                {"rate", rate},
+                {"rate", context.rate_value(rate)},
                 {"rows", rows},
                 {"over_oracle", over_oracle},
                 {"over_max", over_max}};

@@ -49,7 +49,7 @@ class PaperMachine {
   virtual Result<double> compute(const Scheduler& scheduler,
                                  const ScheduledBatch& batch,
                                  StepResult* result) = 0;
-  // Of a prompt of so many tokens in one step, without the step's constant.
+  // Of a prompt of so many tokens in one step; in model-time without the step's constant.
   virtual Result<double> seconds_to_prefill(int num_tokens) = 0;
   // Of blocks copied to the host and back again.
   virtual double seconds_to_swap(int num_blocks) = 0;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
+#include "apps/terminal.h"
 #include "base/check.h"
 #include "engine/kv_use.h"
 
@@ -45,9 +47,11 @@ class ExperimentRun {
 
  private:
   static SchedulerConfig scheduler_config(const PaperPlatform& platform, const PaperRun& run);
-  void add_arrivals();
+  Status add_arrivals();
   Status step();
+  Status wait();
   void commit();
+  void answer_finished();
   void measure(double seconds);
   void measure_sharing(double seconds);
   bool is_request_level() const { return run_.system.batching != Batching::kContinuous; }
@@ -90,7 +94,7 @@ SchedulerConfig ExperimentRun::scheduler_config(const PaperPlatform& platform,
 }
 
 // Prompts differ behind what they share.
-void ExperimentRun::add_arrivals() {
+Status ExperimentRun::add_arrivals() {
   while (num_arrived_ < requests_.size() && requests_[num_arrived_].arrival <= now_) {
     const PaperRequest& request = requests_[num_arrived_];
     SequenceSpec spec;
@@ -105,12 +109,12 @@ void ExperimentRun::add_arrivals() {
     spec.sampling.ignore_eos = true;
     spec.sampling.seed = 0;
     spec.submit_time = request.arrival;
-    if (scheduler_.add(std::move(spec)).ok()) {
-      request_of_.push_back(num_arrived_);
-      answers_left_.push_back(request.n);
-    }
+    QUIRE_RETURN_IF_ERROR(scheduler_.add(std::move(spec)).status());
+    request_of_.push_back(num_arrived_);
+    answers_left_.push_back(request.n);
     ++num_arrived_;
   }
+  return {};
 }
 
 void ExperimentRun::commit() {
@@ -120,7 +124,10 @@ void ExperimentRun::commit() {
     const uint64_t arrival = scheduler_.sequence(done.id).arrival;
     if (--answers_left_[arrival] == 0) finished_.push_back(request_of_[arrival]);
   }
-  if (is_request_level() && scheduler_.num_running() > 0) return;
+  if (!is_request_level() || scheduler_.num_running() == 0) answer_finished();
+}
+
+void ExperimentRun::answer_finished() {
   for (const size_t index : finished_) {
     const PaperRequest& request = requests_[index];
     latency_sum_ += (now_ - request.arrival) / request.output;
@@ -161,20 +168,29 @@ void ExperimentRun::measure(double seconds) {
   kv.free += share * use.free;
 }
 
-Status ExperimentRun::step() {
-  add_arrivals();
-  scheduler_.schedule(&batch_, now_);
-  if (batch_.empty()) {  // until something arrives or a batch starts
-    double next = std::numeric_limits<double>::infinity();
-    if (num_arrived_ < requests_.size()) next = requests_[num_arrived_].arrival;
-    if (const auto start = scheduler_.waits_until(now_)) next = std::min(next, *start);
-    // The last member of a batch may have made way for those that have ended: it starts again.
-    QUIRE_CHECK_MSG(std::isfinite(next) || !was_idle_, "work waits, and nothing will start it");
-    was_idle_ = !std::isfinite(next);
-    if (was_idle_) return {};
-    now_ = std::max(next, std::nextafter(now_, next));
+// The clock goes to what starts something: an arrival, or the end of a dynamic batch's window.
+Status ExperimentRun::wait() {
+  const std::optional<double> start = scheduler_.waits_until(now_);
+  answer_finished();
+  // The last member of a batch may have made way for those that have ended: it starts again at
+  // once.
+  if (scheduler_.has_work() && !start && !was_idle_) {
+    was_idle_ = true;
     return {};
   }
+  was_idle_ = false;
+  double next = start.value_or(std::numeric_limits<double>::infinity());
+  if (num_arrived_ < requests_.size()) next = std::min(next, requests_[num_arrived_].arrival);
+  QUIRE_CHECK_MSG(std::isfinite(next), "work waits, and nothing will start it");
+  now_ = std::max(next, std::nextafter(now_, next));
+  return {};
+}
+
+Status ExperimentRun::step() {
+  if (Interrupt::requested()) return cancelled("interrupted");
+  QUIRE_RETURN_IF_ERROR(add_arrivals());
+  scheduler_.schedule(&batch_, now_);
+  if (batch_.empty()) return wait();
   was_idle_ = false;
   QUIRE_ASSIGN_OR_RETURN(const double seconds, machine_.compute(scheduler_, batch_, &result_));
   measure(seconds);
@@ -192,8 +208,10 @@ Result<PaperOutcome> ExperimentRun::run() {
   if (outcome_.num_finished > 0) {
     outcome_.normalised_latency = latency_sum_ / static_cast<double>(outcome_.num_finished);
   }
-  outcome_.requests_per_second = static_cast<double>(outcome_.num_finished) / now_;
-  outcome_.mean_running = running_seconds_ / now_;
+  if (now_ > 0) {
+    outcome_.requests_per_second = static_cast<double>(outcome_.num_finished) / now_;
+    outcome_.mean_running = running_seconds_ / now_;
+  }
   if (held_ > 0) outcome_.blocks_saved = 1 - used_ / held_;
   KvShares& kv = outcome_.kv;
   for (double* share :

@@ -51,6 +51,8 @@ void run_one(const PaperContext& context,
                .stop_at = context.end_of_overload()};
   std::vector<PaperRequest> requests =
       context.requests(workload, context.overload(workload) / width);
+  // In model-time fewer requests arrive until the end; measured, the rest are left out.
+  if (!context.is_simulated()) requests.resize(requests.size() / width);
   if (which == 0) {
     requests = apart(requests, width);
   } else if (which == 1) {
@@ -142,6 +144,7 @@ Json sharing_figure(const PaperContext& context) {
   for (const std::string& workload : context.workloads()) {
     std::printf("%s\n", workload.c_str());
     const std::vector<SharingRuns> runs = run_all(context, workload);
+    if (context.has_failed()) return {};
     Json parallel = parallel_rows(runs, workload);
     Json beam = beam_rows(context, runs, workload);
     panels.push_back({{"workload", workload},
@@ -172,6 +175,7 @@ Json shared_prefix_figure(const PaperContext& context) {
     const double rate = context.sustained_rate(sharing, requests_at);
     const double unshared = context.sustained_rate(paged, requests_at);
     const double baseline = context.sustained_rate(oracle, requests_at);
+    if (context.has_failed()) return {};
     std::printf(
         "prefix of %3d tokens: %6.2f requests/s, unshared %6.2f, Orca (Oracle) %6.2f: "
         "%.2f times (paper %.2f)\n",

@@ -136,11 +136,12 @@ std::vector<PaperRequest> scale_trace(const std::vector<PaperRequest>& trace,
     }
     kept.push_back(request);
   }
-  if (kept.empty() || kept.back().arrival <= 0) return kept;
-  const double stretch = static_cast<double>(kept.size()) / rate / kept.back().arrival;
+  if (kept.empty()) return kept;
+  const double first = kept.front().arrival, span = kept.back().arrival - first;
+  const double stretch = span > 0 ? static_cast<double>(kept.size()) / rate / span : 0;
   std::vector<PaperRequest> scaled;
   for (PaperRequest request : kept) {
-    request.arrival *= stretch;
+    request.arrival = (request.arrival - first) * stretch;
     if (request.arrival < seconds) scaled.push_back(request);
   }
   return scaled;

@@ -28,8 +28,8 @@ std::vector<PaperRequest> draw_requests(
 // count from the first request. The error names the line.
 Result<std::vector<PaperRequest>> parse_azure_trace(std::string_view csv, const std::string& name);
 
-// The trace's first `seconds` after its arrivals are stretched to `rate` a second, without requests
-// longer than max_len and those that generate nothing.
+// The trace's first `seconds` after its arrivals are stretched to `rate` a second, the first at 0,
+// without requests longer than max_len and those that generate nothing.
 std::vector<PaperRequest> scale_trace(const std::vector<PaperRequest>& trace,
                                       double rate,
                                       double seconds,
