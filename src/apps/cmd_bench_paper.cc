@@ -98,12 +98,11 @@ void print_platform(const PaperFigure& figure, const PaperContext& context) {
       sizes.length_scale);
 }
 
-Status run(const PaperFlags& flags) {
-  QUIRE_ASSIGN_OR_RETURN(const PaperFigure* const figure, find_figure(flags.figure));
+// A figure whose experiments run on a platform: simulated, or measured on a model.
+Result<Json> run_experiments(const PaperFigure& figure, const PaperFlags& flags) {
   QUIRE_ASSIGN_OR_RETURN(const PaperParameters parameters,
                          parse_paper_parameters(paper_parameters_json()));
   QUIRE_ASSIGN_OR_RETURN(std::vector<PaperRequest> trace, read_trace(flags));
-  QUIRE_ASSIGN_OR_RETURN(const JsonFile file, JsonFile::open(flags.json_file));
   QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<PaperPlatform> platform,
                          make_platform(flags, parameters.cost));
   PaperContext context(*platform, parameters);
@@ -113,14 +112,12 @@ Status run(const PaperFlags& flags) {
   if (flags.full) context.seconds = 3600;
   if (flags.full) context.num_requests *= 4;
   QUIRE_RETURN_IF_ERROR(use_trace(std::move(trace), flags.trace_file, context));
-  print_platform(*figure, context);
-  const Json result = figure->run(context);
+  print_platform(figure, context);
+  const Json result = figure.run(context);
   QUIRE_RETURN_IF_ERROR(context.failure());
-  Json json = {{"figure", figure->name},
-               {"form", context.is_simulated() ? "model-time" : "real"},
+  Json json = {{"form", context.is_simulated() ? "model-time" : "real"},
                {"simulated", context.is_simulated()},
                {"machine", platform->name()},
-               {"seed", flags.seed},
                {"length_scale", context.sizes().length_scale},
                {"trace", context.trace_name}};
   if (context.is_simulated()) {
@@ -129,6 +126,34 @@ Status run(const PaperFlags& flags) {
     json["requests_about"] = context.num_requests;
   }
   json.update(result);
+  return json;
+}
+
+// A figure that compares two ways on this machine.
+Result<Json> run_comparison(const PaperFigure& figure, const PaperFlags& flags) {
+  if (!flags.trace_file.empty()) {
+    return invalid_argument("--trace has no effect on " + flags.figure +
+                            ", which draws no requests: leave it out");
+  }
+  ComparisonSettings settings;
+  settings.model = flags.model.empty() ? "smollm2" : flags.model;
+  settings.num_threads = flags.num_threads > 0 ? flags.num_threads : default_num_threads();
+  settings.seed = flags.seed;
+  if (flags.full) settings.rounds *= 4;
+  QUIRE_ASSIGN_OR_RETURN(Json json, figure.compare(settings));
+  json["form"] = "real";
+  json["simulated"] = false;
+  return json;
+}
+
+Status run(const PaperFlags& flags) {
+  QUIRE_ASSIGN_OR_RETURN(const PaperFigure* const figure, find_figure(flags.figure));
+  QUIRE_ASSIGN_OR_RETURN(const JsonFile file, JsonFile::open(flags.json_file));
+  QUIRE_ASSIGN_OR_RETURN(
+      Json json,
+      figure->run != nullptr ? run_experiments(*figure, flags) : run_comparison(*figure, flags));
+  json["figure"] = figure->name;
+  json["seed"] = flags.seed;
   return file.write(json);
 }
 
@@ -146,14 +171,15 @@ Command add_bench_paper_command(CommandLine line) {
   line.option("--model",
               flags->model,
               "compute every step with this model, as for quire run, instead of simulating it; "
-              "lengths and KV memory are an eighth of the paper's");
+              "lengths and KV memory are an eighth of the paper's. Figures that compare two ways "
+              "always compute, with smollm2 if nothing is said");
   line.option("--threads", flags->num_threads, "CPU threads for --model; 0 = every core")
       .within(0, kMaxThreads)
       .shows_default();
   line.flag("--full",
             flags->full,
             "simulated: an hour of arrivals, as in the paper, instead of 10 minutes; measured: "
-            "four times the requests, and Alpaca");
+            "four times the requests, and Alpaca; comparisons: four times the rounds");
   std::string figures = "Figures:";
   for (const PaperFigure& figure : paper_figures()) {
     figures += std::string("\n  ") + figure.name + ": " + figure.help;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/paper/comparison.h"
 #include "apps/paper/cost.h"
 #include "apps/paper/run.h"
 #include "frontend/json.h"
@@ -66,10 +67,12 @@ class PaperContext {
   mutable Status failure_;
 };
 
+// Either experiments on a platform, or a comparison of two ways on this machine.
 struct PaperFigure {
   const char* name;
   const char* help;
   Json (*run)(const PaperContext&);
+  Result<Json> (*compare)(const ComparisonSettings&) = nullptr;
 };
 const std::vector<PaperFigure>& paper_figures();
 
