@@ -18,7 +18,11 @@ const std::vector<PaperFigure>& paper_figures() {
       {"sharing", "blocks saved by parallel sampling and beam search", sharing_figure},
       {"shared-prefix", "throughput with a prefix that all prompts have", shared_prefix_figure},
       {"block-size", "request rate by block size", block_size_figure},
-      {"preemption", "recomputing against swapping, by block size", preemption_figure}};
+      {"preemption", "recomputing against swapping, by block size", preemption_figure},
+      {"paged-overhead",
+       "the attention kernel over blocks anywhere against one region a sequence",
+       nullptr,
+       paged_overhead_figure}};
   return figures;
 }
 
