@@ -18,7 +18,8 @@ const std::vector<PaperFigure>& paper_figures() {
       {"sharing", "blocks saved by parallel sampling and beam search", sharing_figure},
       {"shared-prefix", "throughput with a prefix that all prompts have", shared_prefix_figure},
       {"block-size", "request rate by block size", block_size_figure},
-      {"preemption", "recomputing against swapping, by block size", preemption_figure}};
+      {"preemption", "recomputing against swapping, by block size", preemption_figure},
+      {"fusion", "steps with fused ops and with separate ones", nullptr, fusion_figure}};
   return figures;
 }
 

@@ -85,5 +85,6 @@ Json sharing_figure(const PaperContext& context);
 Json shared_prefix_figure(const PaperContext& context);
 Json block_size_figure(const PaperContext& context);
 Json preemption_figure(const PaperContext& context);
+Result<Json> fusion_figure(const ComparisonSettings& settings);
 
 }  // namespace quire
