@@ -134,6 +134,23 @@ TEST_P(FusionExactness, PartsOfTheScoresGiveTheSameBits) {
   }
 }
 
+TEST_P(FusionExactness, ATableWithoutAnOpRunsWhatItStandsFor) {
+  const std::shared_ptr<const Model> model = load(GetParam());
+  const std::vector<int32_t> tokens = make_prompts(model->config().vocab_size)[4];
+  OpTable ops = *select_ops("").value();
+  testing::RunOptions options{.ops = &ops, .activations = ActivationType::kInt16};
+  const std::vector<float> fused = testing::logits_in_chunks(*model, options, tokens, 7);
+  ops.norm_quantize = nullptr;
+  ops.activate_quantize = nullptr;
+  options.fusions = FusionSet::all().supported_by(ops);
+  EXPECT_EQ(options.fusions.to_string(), "attention,bias-residual");
+  EXPECT_EQ(testing::logits_in_chunks(*model, options, tokens, 7), fused);
+  ops.attention_softmax = nullptr;
+  options.fusions = FusionSet::none().supported_by(ops);
+  EXPECT_EQ(options.fusions.to_string(), "attention");
+  EXPECT_EQ(testing::logits_in_chunks(*model, options, tokens, 7), fused);
+}
+
 INSTANTIATE_TEST_SUITE_P(Tiny,
                          FusionExactness,
                          ::testing::ValuesIn(tiny_models()),
