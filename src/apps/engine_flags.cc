@@ -1,6 +1,7 @@
 #include "apps/engine_flags.h"
 
 #include "kernels/backend.h"
+#include "model/fusion.h"
 
 namespace quire {
 
@@ -41,6 +42,14 @@ void add_policy_flags(CommandLine line, EngineConfig& e) {
       .group(group);
   line.option("--batch-size", e.batch_size, "requests of a dynamic or static batch")
       .human_integer()
+      .shows_default()
+      .group(group);
+  line.option(
+          "--fusion",
+          e.fusion,
+          "which neighbouring ops run as one: on (all), off, or a list with commas; the answers "
+          "are the same")
+      .type_name("{on,off," + fusion_names() + "}")
       .shows_default()
       .group(group);
   line.option("--batch-window-ms",

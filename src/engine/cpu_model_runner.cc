@@ -57,6 +57,7 @@ Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<c
   runner->memory_ = plan;
   runner->ops_ = ops;
   runner->activations_ = activation_type(config);
+  runner->fusions_ = fusion_set(config);
   runner->threads_ = std::make_unique<ThreadPool>(plan.num_threads);
   runner->scratch_ = std::move(scratch);
   runner->logits_ = std::move(logits);
@@ -131,6 +132,7 @@ void CpuModelRunner::forward(const ScheduledBatch& batch) {
   context.ops = ops_;
   context.exec = {make_parallel(*threads_), scratch_.data()};
   context.activations = activations_;
+  context.fusions = fusions_;
   context.batch = {tokens_,
                    positions_,
                    slots_,

@@ -52,6 +52,7 @@ class CpuModelRunner : public ModelRunner {
   MemoryPlan memory_;
   const OpTable* ops_ = nullptr;
   ActivationType activations_ = ActivationType::kInt16;
+  FusionSet fusions_ = FusionSet::all();
   std::unique_ptr<ThreadPool> threads_;
   HugeBuffer scratch_;  // [threads][kScratchBytesPerThread]
   HugeBuffer logits_;   // [R, V] f32

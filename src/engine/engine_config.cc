@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/thread_pool.h"
+#include "model/fusion.h"
 
 namespace quire {
 
@@ -114,6 +115,7 @@ Status EngineConfig::validate() const {
                                {"auto", "float16", "bfloat16", "float32", "f16", "bf16", "f32"}));
   QUIRE_RETURN_IF_ERROR(validate_preemption(*this));
   QUIRE_RETURN_IF_ERROR(validate_policies(*this));
+  QUIRE_RETURN_IF_ERROR(FusionSet::parse(fusion).status());
   return one_of("--activations", activations, {"int16", "int8", "f32"});
 }
 

@@ -35,6 +35,7 @@ struct EngineConfig {
   std::string batching = "continuous";  // continuous, dynamic, static
   int batch_size = 8;                   // requests of a dynamic or static batch
   int batch_window_ms = 10;             // that the first request of a dynamic batch waits at most
+  std::string fusion = "on";            // on, off, or a list of model/fusion.h's names
   std::optional<uint64_t> seed;         // of requests without one; absent: different in every run
   int num_threads = 0;                  // 0: every core this process may use
   std::string activations = "int16";    // of quantised weights: int16, int8, f32

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/mutants.h"
 #include "base/thread_pool.h"
 #include "engine/sampler.h"
@@ -20,6 +21,13 @@ DType kv_cache_type(const EngineConfig& config) {
 ActivationType activation_type(const EngineConfig& config) {
   if (config.activations == "f32") return ActivationType::kF32;
   return config.activations == "int8" ? ActivationType::kInt8 : ActivationType::kInt16;
+}
+
+FusionSet fusion_set(const EngineConfig& config) {
+  const Result<FusionSet> set = FusionSet::parse(config.fusion);
+  const Result<const OpTable*> ops = select_ops(config.isa);
+  QUIRE_CHECK_MSG(set.ok(), "the configuration is not valid");
+  return ops.ok() ? set->supported_by(**ops) : *set;
 }
 
 int64_t MemoryPlan::fixed_bytes() const {
@@ -104,8 +112,10 @@ void plan_step(const EngineConfig& config, const Model& model, MemoryPlan* plan)
   plan->num_threads = config.num_threads > 0 ? config.num_threads : default_num_threads();
   plan->max_logit_rows =
       config.max_num_seqs + std::min(kPromptLogitRows, config.max_num_batched_tokens);
-  plan->activation_bytes = model.workspace_bytes(
-      config.max_num_batched_tokens, plan->max_logit_rows, activation_type(config));
+  plan->activation_bytes = model.workspace_bytes(config.max_num_batched_tokens,
+                                                 plan->max_logit_rows,
+                                                 activation_type(config),
+                                                 fusion_set(config));
   plan->logits_bytes = int64_t{plan->max_logit_rows} * vocab_size * 4;
   plan->scratch_bytes = scratch_bytes_written(plan->num_threads);
   plan->scratch_reserved = plan->num_threads * kScratchBytesPerThread;

@@ -75,5 +75,6 @@ MemoryPlan plan_memory(const EngineConfig& config,
 // The engine's types of what the flags name.
 DType kv_cache_type(const EngineConfig& config);
 ActivationType activation_type(const EngineConfig& config);
+FusionSet fusion_set(const EngineConfig& config);  // as far as the ops of --isa support it
 
 }  // namespace quire

@@ -89,6 +89,29 @@ struct EmbeddingArgs {
   MatF out;            // [T, E]
 };
 
+// Fused: the bits of the ops named, one after another, with no row but the one at hand in memory.
+// A table may have null for these; then the ops themselves run (model/layers.cc).
+enum class NormKind : uint8_t { kRms, kLayer };
+// x += added (where added.data is not null), then quantize(norm(x)) -> out, and norm(x) -> y where
+// y.data is not null.
+struct NormQuantizeArgs {
+  NormKind kind;
+  ConstMatF added;
+  MatF x;  // [T, E]
+  const float* weight;
+  const float* bias;  // of kLayer; may be null
+  float eps;
+  MatF y;  // may be x
+  Activations out;
+};
+// quantize(activation(x)) -> out.
+enum class ActivationFunction : uint8_t { kRelu, kSiluAndMul };
+struct ActivateQuantizeArgs {
+  ActivationFunction function;
+  ConstMatF x;      // [T, I]; kSiluAndMul: [gate | up], [T, 2I]
+  Activations out;  // [T, I]
+};
+
 // ---- Normalisation and element-wise
 // ---------------------------------------------------------------
 
@@ -99,15 +122,6 @@ struct RmsNormArgs {
   const float* weight;  // [E]
   float eps;
   MatF y;  // may alias x
-};
-
-// residual += x; y = rms_norm(residual).
-struct AddRmsNormArgs {
-  ConstMatF x;
-  MatF residual;
-  const float* weight;
-  float eps;
-  MatF y;
 };
 
 // Each head of x [T, heads * head_dim] is normalised by itself, in place (QK norm of Qwen3).
@@ -130,6 +144,11 @@ struct LayerNormArgs {
 struct AddArgs {  // y += x
   ConstMatF x;
   MatF y;
+};
+
+struct AddBiasArgs {  // y[t,:] += bias
+  const float* bias;  // [n]
+  MatF y;             // [T, n]
 };
 
 // y = silu(gate) * up, silu(a) = a / (1 + exp(-a)); gate_up = [gate | up], [T, 2I].
@@ -207,28 +226,46 @@ struct AttentionArgs {
   MatF out;        // [T, H*D]
 };
 
+// Attention as it was before FlashAttention, in three ops: attention_scores writes S = scale q k^T,
+// attention_softmax turns S into P and attention_values multiplies P by v. On a CPU level the three
+// give the bits of `attention`: P, too, is taken tile by tile in the order of kernels/attention.h,
+// with the factors that belong to it. (ref keeps doubles in `attention` and rounds S and P here.)
+// Row (k * T + t) * H / K + i is query token t and head k * H / K + i; key j is column j.
+struct StandardAttentionArgs {
+  AttentionArgs attention;
+  MatF scores;   // [T * H, longest kv_len rounded up to kAttentionTile]
+  MatF factors;  // [T * H, tiles]: c of each tile that the row sees
+  MatF totals;   // [T * H, 2 * partials]: m and l of each partial; l = 0: it sees none of its keys
+};
+
 // ---- The table
 // ------------------------------------------------------------------------------------
 
-// Ops on packed weights, whose integer kernels differ most between levels, and all others.
-#define QUIRE_MATRIX_OPS(X) \
-  X(quantize, QuantizeArgs) \
-  X(linear, LinearArgs)     \
+// Ops on packed weights and on rows prepared for them, whose integer kernels differ most between
+// levels, and all others.
+#define QUIRE_MATRIX_OPS(X)                  \
+  X(quantize, QuantizeArgs)                  \
+  X(norm_quantize, NormQuantizeArgs)         \
+  X(activate_quantize, ActivateQuantizeArgs) \
+  X(linear, LinearArgs)                      \
   X(embedding, EmbeddingArgs)
 
-#define QUIRE_OTHER_OPS(X)          \
-  X(rms_norm, RmsNormArgs)          \
-  X(add_rms_norm, AddRmsNormArgs)   \
-  X(head_rms_norm, HeadRmsNormArgs) \
-  X(layer_norm, LayerNormArgs)      \
-  X(add, AddArgs)                   \
-  X(silu_and_mul, SiluAndMulArgs)   \
-  X(relu, ReluArgs)                 \
-  X(rope, RopeArgs)                 \
-  X(gather_rows, GatherRowsArgs)    \
-  X(top_k, TopKArgs)                \
-  X(kv_write, KvWriteArgs)          \
-  X(attention, AttentionArgs)
+#define QUIRE_OTHER_OPS(X)                    \
+  X(rms_norm, RmsNormArgs)                    \
+  X(head_rms_norm, HeadRmsNormArgs)           \
+  X(layer_norm, LayerNormArgs)                \
+  X(add, AddArgs)                             \
+  X(add_bias, AddBiasArgs)                    \
+  X(silu_and_mul, SiluAndMulArgs)             \
+  X(relu, ReluArgs)                           \
+  X(rope, RopeArgs)                           \
+  X(gather_rows, GatherRowsArgs)              \
+  X(top_k, TopKArgs)                          \
+  X(kv_write, KvWriteArgs)                    \
+  X(attention, AttentionArgs)                 \
+  X(attention_scores, StandardAttentionArgs)  \
+  X(attention_softmax, StandardAttentionArgs) \
+  X(attention_values, StandardAttentionArgs)
 
 #define QUIRE_OPS(X)  \
   QUIRE_MATRIX_OPS(X) \

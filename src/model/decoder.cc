@@ -34,7 +34,8 @@ void DecoderModel::forward(ForwardContext& context) const {
 
 int64_t DecoderModel::workspace_bytes(int num_tokens,
                                       int num_logit_rows,
-                                      ActivationType activations) const {
+                                      ActivationType activations,
+                                      FusionSet fusions) const {
   const auto tokens = static_cast<size_t>(num_tokens);
   const std::vector<int32_t> ids(std::max<size_t>(tokens, 1));
   const std::vector<int64_t> slots(ids.size());
@@ -44,6 +45,7 @@ int64_t DecoderModel::workspace_bytes(int num_tokens,
   ForwardContext context{};
   context.ops = &kMeasuringOps;
   context.activations = activations;
+  context.fusions = fusions;
   context.batch.tokens = context.batch.positions = {ids.data(), tokens};
   context.batch.slots = {slots.data(), tokens};
   context.batch.logit_rows = rows;

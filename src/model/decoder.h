@@ -16,7 +16,8 @@ class DecoderModel : public Model {
   void forward(ForwardContext& context) const final;
   int64_t workspace_bytes(int num_tokens,
                           int num_logit_rows,
-                          ActivationType activations) const final;
+                          ActivationType activations,
+                          FusionSet fusions) const final;
 
   // Called once by the loader: the memory that the weights' views point into, and the rope table.
   void adopt(HugeBuffer weights, std::vector<float> rope_table);

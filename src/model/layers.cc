@@ -4,6 +4,7 @@
 
 #include "base/mutants.h"
 #include "kernels/backend.h"
+#include "model/standard_attention.h"
 
 namespace quire {
 namespace {
@@ -23,9 +24,35 @@ ActivationType Linear::activation_type(const Step& f, DType weights) const {
              : type;
 }
 
-void Linear::operator()(Step& f, const MatF& x, const MatF& y, bool add_to_y) const {
-  QUIRE_CHECK(x.cols == k && y.cols == n && y.rows == x.rows);
-  if (x.rows == 0) return;
+namespace {
+
+// The rows of a matrix that takes activations of `out`'s type, by one op.
+void prepare(Step& f, const LinearInput& in, const Activations& out) {
+  if (in.norm != nullptr) {
+    const Norm& norm = *in.norm;
+    f.ops().norm_quantize(f.exec(),
+                          {norm.kind,
+                           view(in.added),
+                           in.x,
+                           norm.weight,
+                           norm.bias,
+                           norm.eps,
+                           norm.replaces_sum ? in.x : MatF{},
+                           out});
+  } else if (in.function != nullptr) {
+    f.ops().activate_quantize(f.exec(), {*in.function, view(in.x), out});
+  } else {
+    f.ops().quantize(f.exec(), {view(in.x), out});
+  }
+}
+
+}  // namespace
+
+void Linear::operator()(Step& f, LinearInput in, const Output& out) const {
+  const MatF& y = out.y;
+  QUIRE_CHECK(y.cols == n && y.rows == in.x.rows);
+  if (y.rows == 0) return;
+  const float* bias = out.with_bias ? this->bias : nullptr;
   int64_t column = 0;
   for (size_t first = 0; first < segments.size();) {
     // Segments that take the same activations go in one call.
@@ -36,42 +63,99 @@ void Linear::operator()(Step& f, const MatF& x, const MatF& y, bool add_to_y) co
       width += segments[last].n;
     }
     Workspace::Scope scope(*f.context.workspace);
-    Activations prepared{type, x.rows, k, nullptr};
-    prepared.data = f.context.workspace->bytes(activation_bytes(type, x.rows, k));
-    f.ops().quantize(f.exec(), {view(x), prepared});
+    Activations prepared{type, y.rows, k, nullptr};
+    prepared.data = f.context.workspace->bytes(activation_bytes(type, y.rows, k));
+    prepare(f, in, prepared);
+    in.added = {};  // once
+    if (in.norm != nullptr && in.norm->replaces_sum) in.norm = nullptr;
     f.ops().linear(f.exec(),
                    {prepared,
                     &segments[first],
                     static_cast<int32_t>(last - first),
                     bias == nullptr ? nullptr : bias + column,
-                    add_to_y,
+                    out.add_to_y,
                     columns(y, column, width)});
     column += width;
     first = last;
   }
 }
 
-MatF Linear::operator()(Step& f, const MatF& x) const {
-  MatF y = f.context.workspace->matrix(x.rows, n);
-  (*this)(f, x, y);
-  return y;
+void Linear::operator()(Step& f, const MatF& x, const MatF& y) const {
+  QUIRE_CHECK(x.cols == k);
+  (*this)(f, {.x = x}, {.y = y});
 }
 
-void RmsNorm::add(Step& f, const MatF& x, Residual& residual) const {
-  if (residual.fresh) {
-    f.ops().rms_norm(f.exec(), {view(residual.sum), weight, eps, x});
+void Norm::operator()(Step& f, const MatF& x, const MatF& y) const {
+  if (kind == NormKind::kRms) {
+    f.ops().rms_norm(f.exec(), {view(x), weight, eps, y});
   } else {
-    f.ops().add_rms_norm(f.exec(), {view(x), residual.sum, weight, eps, x});
+    f.ops().layer_norm(f.exec(), {view(x), weight, bias, eps, y});
   }
-  residual.fresh = false;
 }
 
-void RmsNorm::per_head(Step& f, const MatF& x, int heads) const {
+void Norm::per_head(Step& f, const MatF& x, int heads) const {
   f.ops().head_rms_norm(f.exec(), {x, heads, static_cast<int32_t>(x.cols / heads), weight, eps});
 }
 
-void LayerNorm::operator()(Step& f, const MatF& x, const MatF& y) const {
-  f.ops().layer_norm(f.exec(), {view(x), weight, bias, eps, y});
+Residual::Residual(Step& f) : sum(f.rows(f.config.hidden_size)), pending{} {
+  if (!f.fuses(Fusion::kBiasResidual)) pending = f.rows(f.config.hidden_size);
+}
+
+void norm_linear(Step& f,
+                 Fusion fusion,
+                 const Norm& norm,
+                 Residual& residual,
+                 const Linear& linear,
+                 const MatF& y) {
+  Workspace::Scope scope(*f.context.workspace);
+  const MatF& sum = residual.sum;
+  LinearInput in{.x = sum};
+  if (norm.weight != nullptr && f.fuses(fusion)) {
+    in.norm = &norm;
+    if (residual.has_pending) in.added = residual.pending;
+  } else {
+    if (residual.has_pending && !mutant("exactness_pending_sum_lost")) {
+      add(f, residual.pending, sum);
+    }
+    if (norm.weight != nullptr) {
+      if (!norm.replaces_sum) in.x = f.context.workspace->matrix(sum.rows, sum.cols);
+      norm(f, sum, in.x);
+    }
+  }
+  residual.has_pending = false;
+  linear(f, in, {.y = y});
+}
+
+MatF norm_linear(
+    Step& f, Fusion fusion, const Norm& norm, Residual& residual, const Linear& linear) {
+  MatF y = f.context.workspace->matrix(residual.sum.rows, linear.n);
+  norm_linear(f, fusion, norm, residual, linear, y);
+  return y;
+}
+
+void add_linear(Step& f, const Linear& linear, const LinearInput& x, Residual& residual) {
+  QUIRE_CHECK(!residual.has_pending);
+  if (f.fuses(Fusion::kBiasResidual)) {
+    linear(f, x, {.y = residual.sum, .add_to_y = true});
+    return;
+  }
+  linear(f, x, {.y = residual.pending, .with_bias = false});
+  if (linear.bias != nullptr) f.ops().add_bias(f.exec(), {linear.bias, residual.pending});
+  residual.has_pending = true;
+}
+
+void add_linear(
+    Step& f, const Linear& linear, ActivationFunction function, const MatF& x, Residual& residual) {
+  if (f.fuses(Fusion::kNormMlp)) {
+    add_linear(f, linear, {.x = x, .function = &function}, residual);
+  } else if (function == ActivationFunction::kRelu) {
+    f.ops().relu(f.exec(), {x});
+    add_linear(f, linear, {.x = x}, residual);
+  } else {
+    MatF y = f.context.workspace->matrix(x.rows, x.cols / 2);
+    f.ops().silu_and_mul(f.exec(), {view(x), y});
+    add_linear(f, linear, {.x = y}, residual);
+  }
 }
 
 void embed(Step& f, const PackedMatrix& table, std::span<const int32_t> ids, const MatF& out) {
@@ -79,14 +163,6 @@ void embed(Step& f, const PackedMatrix& table, std::span<const int32_t> ids, con
 }
 
 void add(Step& f, const MatF& x, const MatF& y) { f.ops().add(f.exec(), {view(x), y}); }
-
-void relu(Step& f, const MatF& x) { f.ops().relu(f.exec(), {x}); }
-
-MatF silu_and_mul(Step& f, const MatF& gate_up) {
-  MatF y = f.context.workspace->matrix(gate_up.rows, gate_up.cols / 2);
-  f.ops().silu_and_mul(f.exec(), {view(gate_up), y});
-  return y;
-}
 
 void rope(Step& f, const MatF& x, int heads) {
   f.ops().rope(f.exec(),
@@ -98,26 +174,29 @@ void rope(Step& f, const MatF& x, int heads) {
                 f.rope_table});
 }
 
-MatF gather_logit_rows(Step& f, const MatF& x) {
-  MatF y = f.context.workspace->matrix(f.num_logit_rows, x.cols);
-  f.ops().gather_rows(f.exec(), {view(x), f.context.batch.logit_rows.data(), y});
-  return y;
-}
-
 Heads split_heads(const Step& f, const MatF& qkv) {
   const int64_t d = f.config.head_dim, q = f.config.num_heads * d, kv = f.config.num_kv_heads * d;
   return {
       columns(qkv, 0, q), columns(qkv, q, kv), columns(qkv, q + kv, kv), columns(qkv, 0, q + kv)};
 }
 
-void write_logits(
-    Step& f, const MatF& x, const Residual& residual, const RmsNorm& norm, const Linear& lm_head) {
+Residual gather_logit_rows(Step& f, const Residual& residual) {
+  const auto gather = [&f](const MatF& x) {
+    MatF y = f.context.workspace->matrix(f.num_logit_rows, x.cols);
+    f.ops().gather_rows(f.exec(), {view(x), f.context.batch.logit_rows.data(), y});
+    return y;
+  };
+  Residual wanted = residual;
+  wanted.sum = gather(residual.sum);
+  if (residual.has_pending) wanted.pending = gather(residual.pending);
+  return wanted;
+}
+
+void write_logits(Step& f, const Residual& residual, const Norm& norm, const Linear& lm_head) {
   if (f.num_logit_rows == 0) return;
   Workspace::Scope scope(*f.context.workspace);
-  MatF rows = gather_logit_rows(f, x);
-  Residual wanted{gather_logit_rows(f, residual.sum), residual.fresh};
-  norm.add(f, rows, wanted);
-  lm_head(f, rows, f.context.logits);
+  Residual wanted = gather_logit_rows(f, residual);
+  norm_linear(f, Fusion::kNormQkv, norm, wanted, lm_head, f.context.logits);
 }
 
 MatF attention(Step& f, int layer, const MatF& q, const MatF& k, const MatF& v) {
@@ -129,19 +208,23 @@ MatF attention(Step& f, int layer, const MatF& q, const MatF& k, const MatF& v) 
   int32_t window = layer < f.config.first_window_layer ? 0 : f.config.sliding_window;
   if (mutant("golden_window_off_by_one") && window > 0) ++window;
   MatF out = f.rows(q.cols);
-  f.ops().attention(f.exec(),
-                    {view(q),
-                     f.config.num_heads,
-                     kv.layout(),
-                     kv.layer(layer),
-                     static_cast<int32_t>(batch.kv_len.size()),
-                     batch.query_start.data(),
-                     batch.kv_len.data(),
-                     batch.block_tables.data(),
-                     batch.block_table_stride,
-                     1.0f / std::sqrt(static_cast<float>(f.config.head_dim)),
-                     window,
-                     out});
+  const AttentionArgs args{view(q),
+                           f.config.num_heads,
+                           kv.layout(),
+                           kv.layer(layer),
+                           static_cast<int32_t>(batch.kv_len.size()),
+                           batch.query_start.data(),
+                           batch.kv_len.data(),
+                           batch.block_tables.data(),
+                           batch.block_table_stride,
+                           1.0f / std::sqrt(static_cast<float>(f.config.head_dim)),
+                           window,
+                           out};
+  if (f.fuses(Fusion::kAttention)) {
+    f.ops().attention(f.exec(), args);
+  } else {
+    standard_attention(f, args);
+  }
   return out;
 }
 

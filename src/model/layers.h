@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "model/fusion.h"
 #include "model/model.h"
 #include "model/workspace.h"
 
@@ -27,6 +28,7 @@ class Step {
   MatF rows(int64_t cols) { return context.workspace->matrix(num_tokens, cols); }
   const ExecContext& exec() const { return context.exec; }
   const OpTable& ops() const { return *context.ops; }
+  bool fuses(Fusion fusion) const { return context.fusions.has(fusion); }
 
   ForwardContext& context;
   const ModelConfig& config;
@@ -41,6 +43,27 @@ inline MatF columns(const MatF& m, int64_t first, int64_t count) {
   return {m.data + first, m.rows, count, m.stride};
 }
 
+// RMSNorm or LayerNorm of rows.
+struct Norm {
+  NormKind kind = NormKind::kRms;
+  const float* weight = nullptr;  // null: no norm
+  const float* bias = nullptr;    // of kLayer; may be null
+  float eps = 0;
+  bool replaces_sum = false;  // post-norm: the residual sum becomes its norm
+
+  void operator()(Step& f, const MatF& x, const MatF& y) const;
+  // Each head of x by itself (kRms).
+  void per_head(Step& f, const MatF& x, int heads) const;
+};
+
+// The rows x [T, k] that a matrix multiplies, and what one op does to them on their way.
+struct LinearInput {
+  MatF x;
+  const Norm* norm = nullptr;  // norm(x); if `added` has data, it is added to x before
+  MatF added = {};
+  const ActivationFunction* function = nullptr;  // function(x)
+};
+
 // y = x W^T + bias for a fused matrix: named segments whose output columns follow one another, each
 // with its own type.
 struct Linear {
@@ -52,9 +75,12 @@ struct Linear {
   // the head runs for the few rows alone whose logits are wanted: kInt8 stands for kInt16.
   bool is_output_head = false;
 
-  void operator()(Step& f, const MatF& x, const MatF& y, bool add_to_y = false) const;
-  // The same into a new activation [x.rows, n].
-  MatF operator()(Step& f, const MatF& x) const;
+  struct Output {
+    MatF y;
+    bool add_to_y = false, with_bias = true;
+  };
+  void operator()(Step& f, LinearInput in, const Output& out) const;
+  void operator()(Step& f, const MatF& x, const MatF& y) const;
 
  private:
   ActivationType activation_type(const Step& f, DType weights) const;
@@ -62,45 +88,44 @@ struct Linear {
 
 // The stream of residual sums that layers read and add to.
 struct Residual {
-  MatF sum;           // [T, E]
-  bool fresh = true;  // nothing to add yet: the sum is the embedding
+  explicit Residual(Step& f);
+
+  MatF sum;                  // [T, E]
+  MatF pending;              // [T, E] what add_linear gave and the sum has not taken up yet
+  bool has_pending = false;  // with Fusion::kBiasResidual never, and `pending` has no memory
 };
 
-struct RmsNorm {
-  const float* weight = nullptr;
-  float eps = 0;
+// Between a fused op and the ops it stands for, these functions and attention() alone decide.
 
-  // residual += x (but for the first layer), then x = norm(residual).
-  void add(Step& f, const MatF& x, Residual& residual) const;
-  // Each head of x by itself.
-  void per_head(Step& f, const MatF& x, int heads) const;
-};
-
-struct LayerNorm {
-  const float* weight = nullptr;
-  const float* bias = nullptr;
-  float eps = 0;
-
-  void operator()(Step& f, const MatF& x, const MatF& y) const;
-};
+// linear(norm(residual)); for Fusion::kNormQkv and kNormMlp.
+void norm_linear(Step& f,
+                 Fusion fusion,
+                 const Norm& norm,
+                 Residual& residual,
+                 const Linear& linear,
+                 const MatF& y);
+// The same into a new activation [T, n].
+MatF norm_linear(
+    Step& f, Fusion fusion, const Norm& norm, Residual& residual, const Linear& linear);
+// residual += linear(x).
+void add_linear(Step& f, const Linear& linear, const LinearInput& x, Residual& residual);
+// residual += linear(function(x)).
+void add_linear(
+    Step& f, const Linear& linear, ActivationFunction function, const MatF& x, Residual& residual);
 
 void embed(Step& f, const PackedMatrix& table, std::span<const int32_t> ids, const MatF& out);
 void add(Step& f, const MatF& x, const MatF& y);  // y += x
-void relu(Step& f, const MatF& x);
-// gate_up [T, 2I] -> [T, I].
-MatF silu_and_mul(Step& f, const MatF& gate_up);
 void rope(Step& f, const MatF& x, int heads);
 // qkv [T, (H + 2K) D] as views; q and k also as one, for what treats all their heads alike.
 struct Heads {
   MatF q, k, v, qk;
 };
 Heads split_heads(const Step& f, const MatF& qkv);
-// The rows of x [T, cols] whose logits are wanted: [R, cols].
-MatF gather_logit_rows(Step& f, const MatF& x);
+// The rows of the residual sum whose logits are wanted: [R, E].
+Residual gather_logit_rows(Step& f, const Residual& residual);
 
-// logits = lm_head(norm(residual + x)), of the wanted rows only.
-void write_logits(
-    Step& f, const MatF& x, const Residual& residual, const RmsNorm& norm, const Linear& lm_head);
+// logits = lm_head(norm(residual)), of the wanted rows only.
+void write_logits(Step& f, const Residual& residual, const Norm& norm, const Linear& lm_head);
 
 // Writes k and v [T, K*D] into the paged cache of `layer`, then attends with q [T, H*D].
 MatF attention(Step& f, int layer, const MatF& q, const MatF& k, const MatF& v);

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "kernels/ops.h"
+#include "model/fusion.h"
 #include "model/kv_cache.h"
 #include "model/model_config.h"
 
@@ -38,6 +39,8 @@ struct ForwardContext {
   // Of quantised weights; plain f32/f16/bf16 weights always take kF32. With kInt8 the output head
   // takes kInt16.
   ActivationType activations;
+  FusionSet fusions = FusionSet::all();  // that `ops` supports (FusionSet::supported_by)
+  int64_t score_bytes = 16 << 20;  // at a time, without Fusion::kAttention (standard_attention.h)
   ForwardBatch batch;
   KvCache* kv;
   Workspace* workspace;
@@ -53,7 +56,8 @@ class Model {
   // Bytes of Workspace that a step of `num_tokens` tokens and `num_logit_rows` rows needs.
   virtual int64_t workspace_bytes(int num_tokens,
                                   int num_logit_rows,
-                                  ActivationType activations) const = 0;
+                                  ActivationType activations,
+                                  FusionSet fusions) const = 0;
 
  protected:
   explicit Model(ModelConfig config) : config_(std::move(config)) {}

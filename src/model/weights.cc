@@ -191,18 +191,22 @@ Linear WeightLoader::lm_head(int64_t vocab, int64_t k, const PackedMatrix& embed
   return head;
 }
 
-RmsNorm WeightLoader::rms_norm(int layer, const char* name, int64_t size, double eps) {
-  return {
-      vector(checkpoint_name(architecture_.tensor_names, format_, name, layer, ".weight"), size),
-      static_cast<float>(eps)};
+Norm WeightLoader::rms_norm(int layer, const char* name, int64_t size, double eps) {
+  return {.kind = NormKind::kRms,
+          .weight = vector(
+              checkpoint_name(architecture_.tensor_names, format_, name, layer, ".weight"), size),
+          .eps = static_cast<float>(eps)};
 }
 
-LayerNorm WeightLoader::layer_norm(int layer, const char* name, int64_t size, double eps) {
+Norm WeightLoader::layer_norm(int layer, const char* name, int64_t size, double eps) {
   auto load = [&](const char* suffix) {
     return vector(checkpoint_name(architecture_.tensor_names, format_, name, layer, suffix), size);
   };
   const float* weight = load(".weight");
-  return {weight, load(".bias"), static_cast<float>(eps)};
+  return {.kind = NormKind::kLayer,
+          .weight = weight,
+          .bias = load(".bias"),
+          .eps = static_cast<float>(eps)};
 }
 
 Status WeightLoader::check_requests() const {

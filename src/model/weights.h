@@ -53,8 +53,8 @@ class WeightLoader {
   PackedMatrix table(const char* name, int64_t rows, int64_t k, int64_t first_row = 0);
   // A matrix of its own, or the packed embedding itself when tied.
   Linear lm_head(int64_t vocab, int64_t k, const PackedMatrix& embedding, bool tied);
-  RmsNorm rms_norm(int layer, const char* name, int64_t size, double eps);
-  LayerNorm layer_norm(int layer, const char* name, int64_t size, double eps);
+  Norm rms_norm(int layer, const char* name, int64_t size, double eps);
+  Norm layer_norm(int layer, const char* name, int64_t size, double eps);
 
   // Everything asked for is there, in a shape and a type that can be used.
   Status check_requests() const;

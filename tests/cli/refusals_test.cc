@@ -234,6 +234,7 @@ TEST_F(RefusalTest, PoliciesThatDoNotGoTogether) {
   };
   refuses(run({"--kv-policy", "pow3"}), 2, {"--kv-policy", "'pow3'", "oracle"});
   refuses(run({"--batching", "now"}), 2, {"--batching", "'now'", "dynamic"});
+  refuses(run({"--fusion", "norm-qkv,all"}), 2, {"--fusion", "'all'", "bias-residual"});
   refuses(run({"--kv-policy", "max", "--preemption-mode", "swap", "--swap-space", "1MiB"}),
           2,
           {"--preemption-mode swap", "--kv-policy max", "--kv-policy paged"});

@@ -46,6 +46,22 @@ TEST(EngineConfig, NamesFlagValueAndLimit) {
             std::string::npos);
 }
 
+TEST(EngineConfig, FusionIsOnOffOrAListOfKinds) {
+  EngineConfig config;
+  for (const char* good : {"on", "off", "attention", "bias-residual,norm-qkv,norm-mlp"}) {
+    config.fusion = good;
+    EXPECT_TRUE(config.validate().ok()) << good;
+  }
+  for (const char* bad : {"", "none", "on,off", "attention,", "attention,softmax"}) {
+    config.fusion = bad;
+    EXPECT_NE(
+        config.validate().message().find(
+            "--fusion must be on, off or a list of norm-qkv,attention,norm-mlp,bias-residual"),
+        std::string::npos)
+        << bad;
+  }
+}
+
 constexpr KvPoolInputs kInputs{.num_layers = 10,
                                .block_bytes_per_layer = 1000,
                                .free_memory_bytes = 10'000'000,

@@ -26,6 +26,7 @@ EngineConfig engine_config(const Model& model, const ExactSettings& s) {
   config.isa = s.isa;
   config.activations = s.activations;
   config.kv_cache_dtype = s.kv_cache_dtype;
+  config.fusion = s.fusion;
   config.num_threads = s.num_threads;
   config.block_size = s.block_size;
   config.max_num_seqs = s.max_num_seqs;

@@ -19,6 +19,7 @@ struct ExactSettings {
   std::string isa;
   std::string activations = "int16";
   std::string kv_cache_dtype = "auto";
+  std::string fusion = "on";
   int num_threads = 1;
   int block_size = 16;
   int chunk = 0;             // most tokens of one sequence in a step; 0: all

@@ -131,13 +131,18 @@ TEST_P(ArchTest, LogitsOfSomeRowsEqualThoseOfAll) {
 
 TEST_P(ArchTest, WorkspaceIsSizedExactly) {
   const LoadedModel loaded = load(GetParam().model);
+  const Model& model = *loaded.model;
   const std::vector<int32_t> tokens = {5, 17, 80, 3, 44};
   for (ActivationType type :
        {ActivationType::kF32, ActivationType::kInt16, ActivationType::kInt8}) {
-    testing::ModelRun run(*loaded.model, RunOptions{.ops = &ref_ops(), .activations = type}, 5, 5);
-    run.step(tokens);
-    EXPECT_EQ(run.workspace().peak_bytes(), loaded.model->workspace_bytes(5, 5, type));
-    EXPECT_GT(loaded.model->workspace_bytes(6, 5, type), loaded.model->workspace_bytes(5, 5, type));
+    for (const FusionSet fusions : {FusionSet::all(), FusionSet::none()}) {
+      testing::ModelRun run(
+          model, RunOptions{.ops = &ref_ops(), .activations = type, .fusions = fusions}, 5, 5);
+      run.step(tokens);
+      const int64_t bytes = model.workspace_bytes(5, 5, type, fusions);
+      EXPECT_EQ(run.workspace().peak_bytes(), bytes);
+      EXPECT_GT(model.workspace_bytes(6, 5, type, fusions), bytes);
+    }
   }
 }
 

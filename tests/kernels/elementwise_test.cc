@@ -101,37 +101,6 @@ TEST(RmsNorm, MayWriteOverItsInput) {
   }
 }
 
-TEST(AddRmsNorm, AddsToTheResidualAndNormalisesIt) {
-  for (int64_t cols : kCols) {
-    std::mt19937_64 random(cols);
-    FencedMatrix x(5, cols);
-    x.fill(random);
-    FencedMatrix residual(5, cols);
-    residual.fill(random);
-    const std::vector<float> w = weights(random, cols);
-    Exec exec(2);
-    FencedMatrix want_residual = residual;
-    FencedMatrix want(5, cols);
-    ref_ops().add_rms_norm(exec.context(),
-                           {x.const_view(), want_residual.view(), w.data(), kEps, want.view()});
-    std::vector<double> allowed;
-    for (float v : want.values()) allowed.push_back(8 * kEpsilon * std::fabs(v));
-    for (const IsaLevel& level : levels_here()) {
-      SCOPED_TRACE(std::string(level.name) + " " + std::to_string(cols));
-      FencedMatrix got_residual = residual;
-      FencedMatrix got(5, cols);
-      QUIRE_RUN_OP(*level.ops,
-                   add_rms_norm,
-                   exec,
-                   {x.const_view(), got_residual.view(), w.data(), kEps, got.view()});
-      expect_same_bits(got_residual.values(), want_residual.values());
-      got_residual.expect_intact();
-      got.expect_intact();
-      expect_near(got.values(), want.values(), allowed);
-    }
-  }
-}
-
 TEST(HeadRmsNorm, NormalisesEachHeadByItself) {
   for (int32_t dim : {8, 32, 64, 80, 128, 17}) {
     std::mt19937_64 random(dim);

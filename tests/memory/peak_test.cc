@@ -190,6 +190,9 @@ TEST_F(PeakOfTheDefaultModel, IsPlanned) {
                            "int8"},
                           800,
                           2);
+  // Prompts so long that their scores fill what is planned for them.
+  expect_the_planned_peak(
+      {"--kv-cache-memory-bytes", "48M", "--max-num-seqs", "4", "--fusion", "off"}, 2400, 2);
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ struct RunOptions {
   DType kv_dtype = DType::kF32;
   int block_size = 16;
   int num_threads = 1;
+  FusionSet fusions = FusionSet::all();
+  int64_t score_bytes = 16 << 20;
 };
 
 inline void run_on_pool(void* pool, void (*body)(void*, int32_t, int32_t), void* arg) {
@@ -33,7 +35,10 @@ inline void run_on_pool(void* pool, void (*body)(void*, int32_t, int32_t), void*
 class ModelRun {
  public:
   ModelRun(const Model& model, const RunOptions& options, int max_tokens, int max_step)
-      : model_(model), options_(options), pool_(options.num_threads) {
+      : model_(model),
+        options_(options),
+        pool_(options.num_threads),
+        parallel_{&pool_, options.num_threads, run_on_pool} {
     const ModelConfig& c = model.config();
     const KvLayout layout{options.kv_dtype, options.block_size, c.num_kv_heads, c.head_dim};
     const int num_blocks = (max_tokens + options.block_size - 1) / options.block_size;
@@ -42,7 +47,8 @@ class ModelRun {
     block_table_.resize(static_cast<size_t>(num_blocks));
     std::iota(block_table_.rbegin(), block_table_.rend(), 0);
     workspace_ = std::make_unique<Workspace>(
-        Workspace::allocate(model.workspace_bytes(max_step, max_step, options.activations))
+        Workspace::allocate(
+            model.workspace_bytes(max_step, max_step, options.activations, options.fusions))
             .value());
     scratch_ =
         HugeBuffer::allocate(kScratchBytesPerThread * options.num_threads, "scratch").value();
@@ -71,8 +77,10 @@ class ModelRun {
     std::vector<float> logits(logit_rows.size() * static_cast<size_t>(vocab));
     ForwardContext context{};
     context.ops = options_.ops;
-    context.exec = {{&pool_, pool_.num_threads(), run_on_pool}, scratch_.data()};
+    context.exec = {parallel_, scratch_.data()};
     context.activations = options_.activations;
+    context.fusions = options_.fusions;
+    context.score_bytes = options_.score_bytes;
     context.batch = {tokens,
                      positions,
                      slots,
@@ -88,6 +96,9 @@ class ModelRun {
     return logits;
   }
 
+  // Runs the steps that follow on these threads, as many as RunOptions says.
+  void use(const Parallel& parallel) { parallel_ = parallel; }
+
   const Workspace& workspace() const { return *workspace_; }
   int64_t overflows() const { return *kv_->overflows(); }
 
@@ -95,6 +106,7 @@ class ModelRun {
   const Model& model_;
   RunOptions options_;
   ThreadPool pool_;
+  Parallel parallel_;
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<Workspace> workspace_;
   HugeBuffer scratch_;

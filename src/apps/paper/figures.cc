@@ -22,7 +22,8 @@ const std::vector<PaperFigure>& paper_figures() {
       {"paged-overhead",
        "the attention kernel over blocks anywhere against one region a sequence",
        nullptr,
-       paged_overhead_figure}};
+       paged_overhead_figure},
+      {"fusion", "steps with fused ops and with separate ones", nullptr, fusion_figure}};
   return figures;
 }
 

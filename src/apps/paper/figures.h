@@ -86,5 +86,6 @@ Json shared_prefix_figure(const PaperContext& context);
 Json block_size_figure(const PaperContext& context);
 Json preemption_figure(const PaperContext& context);
 Result<Json> paged_overhead_figure(const ComparisonSettings& settings);
+Result<Json> fusion_figure(const ComparisonSettings& settings);
 
 }  // namespace quire

@@ -30,8 +30,12 @@ struct AttentionSplit {
   int32_t first_slot;
 };
 
+enum class AttentionPhase { kAll, kScores, kSoftmax, kValues };
+
 struct AttentionPlan {
   const AttentionArgs* args;
+  AttentionPhase phase;
+  const StandardAttentionArgs* standard;  // null in phase kAll
   unsigned char* scratch;
   AttentionJob* jobs;
   AttentionSplit* splits;
@@ -218,30 +222,38 @@ inline void load_rows(const AttentionPlan& p, const AttentionJob& job, const Job
   }
 }
 
-// All tiles of one partial into m, l, o of the job's rows.
-template <class T>
-inline void attend_partial(const AttentionPlan& p,
-                           const AttentionJob& job,
-                           const JobMemory& memory,
-                           int32_t partial) {
+QUIRE_INLINE RowStates row_states(const AttentionPlan& p, const JobMemory& memory) {
+  const int64_t d = p.args->layout.head_dim;
+  return {d,
+          round_up(d, kLanes),
+          memory.q,
+          memory.weights,
+          memory.first_key,
+          memory.end_key,
+          memory.m,
+          memory.l,
+          memory.o};
+}
+
+QUIRE_INLINE void clear_partial(const RowStates& s, int rows) {
+  for (int r = 0; r < rows; ++r) {
+    s.m[r] = -__builtin_inff();
+    s.l[r] = 0;
+  }
+  for (int64_t i = 0; i < rows * s.padded_dim; i += kWidth) store(s.o + i, set1(0));
+}
+
+// fn(tile, next, first token, row_begin, row_end) for every tile of a partial that one of the job's
+// rows sees, and the range of the rows that do.
+template <class T, class Fn>
+QUIRE_INLINE void for_each_tile(const AttentionPlan& p,
+                                const AttentionJob& job,
+                                const JobMemory& memory,
+                                int32_t partial,
+                                Fn fn) {
   const AttentionArgs& a = *p.args;
   const int64_t d = a.layout.head_dim;
-  const int64_t padded = round_up(d, kLanes);
   const int rows = job.row_end - job.row_begin;
-  for (int r = 0; r < rows; ++r) {
-    memory.m[r] = -__builtin_inff();
-    memory.l[r] = 0;
-  }
-  for (int64_t i = 0; i < rows * padded; i += kWidth) store(memory.o + i, set1(0));
-  const RowStates states{d,
-                         padded,
-                         memory.q,
-                         memory.weights,
-                         memory.first_key,
-                         memory.end_key,
-                         memory.m,
-                         memory.l,
-                         memory.o};
   const bool direct = rows <= kDirectRows && a.layout.block_size >= kLanes && d % kWidth == 0;
   const int32_t first = memory.first_key[0];
   const int32_t end = memory.end_key[rows - 1];
@@ -266,14 +278,30 @@ inline void attend_partial(const AttentionPlan& p,
       if (t + kTile < part_end) {
         next = cached_tile<T>(blocks, t + kTile, 0, smaller(kTile, end - t - kTile));
       }
-      attend_tile<T>(states, cached_tile<T>(blocks, t, lo, hi), next, t, row_begin, row_end);
+      fn(cached_tile<T>(blocks, t, lo, hi), next, t, row_begin, row_end);
     } else {
       widen_tile<T>(blocks, memory, t, lo, hi);
       TileView<float> none;
       none.num_segments = 0;
-      attend_tile<float>(states, widened_tile(memory, padded), none, t, row_begin, row_end);
+      fn(widened_tile(memory, round_up(d, kLanes)), none, t, row_begin, row_end);
     }
   }
+}
+
+// All tiles of one partial into m, l, o of the job's rows.
+template <class T>
+inline void attend_partial(const AttentionPlan& p,
+                           const AttentionJob& job,
+                           const JobMemory& memory,
+                           int32_t partial) {
+  const RowStates states = row_states(p, memory);
+  clear_partial(states, job.row_end - job.row_begin);
+  for_each_tile<T>(p,
+                   job,
+                   memory,
+                   partial,
+                   [&](const auto& tile, const auto& next, int32_t t, int row_begin, int row_end)
+                       QUIRE_LAMBDA { attend_tile(states, tile, next, t, row_begin, row_end); });
 }
 
 inline void clear_totals(const JobMemory& memory, int rows) {
@@ -340,21 +368,4 @@ inline void run_job(const AttentionPlan& p, const AttentionJob& job, unsigned ch
     merge_rows(memory, rows, padded);
   }
   write_rows(p, job, memory);
-}
-
-inline void run_jobs(void* arg, int32_t thread, int32_t) {
-  auto& p = *static_cast<AttentionPlan*>(arg);
-  unsigned char* scratch = p.scratch + thread * kScratchBytesPerThread;
-  for (;;) {
-    const int64_t i = __atomic_fetch_add(&p.next_job, 1, __ATOMIC_RELAXED);
-    if (i >= p.num_jobs) return;
-    const DType type = p.args->layout.dtype;
-    if (type == DType::kF32) {
-      run_job<float>(p, p.jobs[i], scratch);
-    } else if (type == DType::kF16) {
-      run_job<F16>(p, p.jobs[i], scratch);
-    } else {
-      run_job<BF16>(p, p.jobs[i], scratch);
-    }
-  }
 }

@@ -1,6 +1,37 @@
-// Attention, part 3: the list of a step's jobs, and the op.
+// Attention, part 3: the list of a step's jobs, and the ops.
 
+// clang-format off: each uses those above it
 #include "kernels/cpu/attention.inl"
+#include "kernels/cpu/attention_standard.inl"
+// clang-format on
+
+template <class T>
+QUIRE_INLINE void run_any_job(const AttentionPlan& p,
+                              const AttentionJob& job,
+                              unsigned char* scratch) {
+  if (p.phase == AttentionPhase::kAll) {
+    run_job<T>(p, job, scratch);
+  } else {
+    run_standard_job<T>(p, job, scratch);
+  }
+}
+
+inline void run_jobs(void* arg, int32_t thread, int32_t) {
+  auto& p = *static_cast<AttentionPlan*>(arg);
+  unsigned char* scratch = p.scratch + thread * kScratchBytesPerThread;
+  for (;;) {
+    const int64_t i = __atomic_fetch_add(&p.next_job, 1, __ATOMIC_RELAXED);
+    if (i >= p.num_jobs) return;
+    const DType type = p.args->layout.dtype;
+    if (type == DType::kF32) {
+      run_any_job<float>(p, p.jobs[i], scratch);
+    } else if (type == DType::kF16) {
+      run_any_job<F16>(p, p.jobs[i], scratch);
+    } else {
+      run_any_job<BF16>(p, p.jobs[i], scratch);
+    }
+  }
+}
 
 // The whole job of rows [row_begin, row_end): all partials with a key that one of them sees.
 inline AttentionJob whole_job(
@@ -78,13 +109,32 @@ inline void run_plan(const ExecContext& exec, AttentionPlan* p) {
   }
 }
 
-inline void attention_all(const ExecContext& exec, const AttentionArgs& a) {
+QUIRE_INLINE AttentionPlan make_plan(const ExecContext& exec, const AttentionArgs& a) {
   if (a.layout.head_dim > kMaxHeadDim) __builtin_trap();
   AttentionPlan p{};
   p.args = &a;
   p.scratch = exec.scratch;
   p.group = a.num_heads / a.layout.num_kv_heads;
+  return p;
+}
+
+// As many jobs at a time as the plan's memory holds: one time, but for thousands of sequences.
+inline void run_whole_jobs(const ExecContext& exec, AttentionPlan* p) {
+  constexpr int64_t kMaxJobs = kPlanBytes / static_cast<int64_t>(sizeof(AttentionJob));
   unsigned char* at = exec.scratch + kScratchBytesPerThread - kPlanBytes;
+  p->jobs = reinterpret_cast<AttentionJob*>(at);
+  for_each_job(*p, [&](const AttentionJob& job) {
+    p->jobs[p->num_jobs++] = job;
+    if (p->num_jobs == kMaxJobs) {
+      run_plan(exec, p);
+      p->num_jobs = 0;
+    }
+  });
+  run_plan(exec, p);
+}
+
+inline void attention_all(const ExecContext& exec, const AttentionArgs& a) {
+  AttentionPlan p = make_plan(exec, a);
   const JobCounts n = count_jobs(p);
   const int64_t threads = exec.parallel.num_threads;
   p.slot_bytes =
@@ -93,23 +143,23 @@ inline void attention_all(const ExecContext& exec, const AttentionArgs& a) {
   const bool split = threads > 1 && n.jobs < kJobsPerThread * threads && n.max_partials > 1 &&
                      n.partials <= slots_per_thread(p.slot_bytes) * threads &&
                      n.partials * static_cast<int64_t>(sizeof(AttentionJob)) <= kPlanBytes / 2;
-  if (split) {
-    p.splits = take<AttentionSplit>(at, n.jobs);
-    p.jobs = take<AttentionJob>(at, n.partials);
-    const int64_t pieces = kJobsPerThread * threads;
-    plan_split_jobs(&p, static_cast<int32_t>((n.partials + pieces - 1) / pieces));
-    run_plan(exec, &p);
+  if (!split) {
+    run_whole_jobs(exec, &p);
     return;
   }
-  // As many jobs at a time as the plan's memory holds: one time, but for thousands of sequences.
-  constexpr int64_t kMaxJobs = kPlanBytes / static_cast<int64_t>(sizeof(AttentionJob));
-  p.jobs = reinterpret_cast<AttentionJob*>(at);
-  for_each_job(p, [&](const AttentionJob& job) {
-    p.jobs[p.num_jobs++] = job;
-    if (p.num_jobs == kMaxJobs) {
-      run_plan(exec, &p);
-      p.num_jobs = 0;
-    }
-  });
+  unsigned char* at = exec.scratch + kScratchBytesPerThread - kPlanBytes;
+  p.splits = take<AttentionSplit>(at, n.jobs);
+  p.jobs = take<AttentionJob>(at, n.partials);
+  const int64_t pieces = kJobsPerThread * threads;
+  plan_split_jobs(&p, static_cast<int32_t>((n.partials + pieces - 1) / pieces));
   run_plan(exec, &p);
+}
+
+inline void attention_phase(const ExecContext& exec,
+                            const StandardAttentionArgs& a,
+                            AttentionPhase phase) {
+  AttentionPlan p = make_plan(exec, a.attention);
+  p.phase = phase;
+  p.standard = &a;
+  run_whole_jobs(exec, &p);
 }

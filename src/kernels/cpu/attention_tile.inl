@@ -28,7 +28,7 @@ struct RowStates {
   int64_t head_dim;          // D
   int64_t padded_dim;        // D rounded up to kLanes
   const float* q;            // [rows][D], scaled
-  float* weights;            // [kTileRows][kTile]: scores, then weights, of the rows at hand
+  float* weights;            // [kTileRows][kTile], for those of the rows at hand
   const int32_t* first_key;  // [rows]: the first visible position, and
   const int32_t* end_key;    // [rows]: one beyond the last
   float* m;
@@ -163,9 +163,12 @@ inline float softmax_tile(float* s, int begin, int end, int lo, int hi, float* m
 QUIRE_INLINE int larger(int a, int b) { return a > b ? a : b; }
 QUIRE_INLINE int smaller(int a, int b) { return a < b ? a : b; }
 
-// The rows at hand: their visible ranges inside the tile and the factors that o still needs.
+// The rows at hand: their scores, then weights, of the tile, their visible ranges inside it and the
+// factors that o still needs.
 struct RowGroup {
   int row, count;
+  float* weights;  // [count][kTile], rows `stride` apart
+  int64_t stride;
   int lo[kTileRows], hi[kTileRows];
   float factor[kTileRows];
 };
@@ -183,8 +186,8 @@ QUIRE_INLINE void add_values(const RowStates& s,
   end = smaller(end, segment.end);
   if (begin >= end) return;
   const Product<SideBySide<T>> product{
-      s.weights + r * kTile + begin,
-      kTile,
+      g.weights + r * g.stride + begin,
+      g.stride,
       {segment.values + (begin - segment.begin) * segment.value_stride},
       segment.value_stride,
       end - begin,
@@ -262,14 +265,36 @@ QUIRE_INLINE void score_tokens(const RowStates& s,
       for (int j = from; j < to; j += kWidth) columns[n++] = keys + (j - from);
     } else if (from < to) {
       const Product<SideBySide<T>> product{
-          q, s.head_dim, {keys}, stride, s.head_dim, nullptr, s.weights + from, kTile};
+          q, s.head_dim, {keys}, stride, s.head_dim, nullptr, g.weights + from, g.stride};
       multiply(g.count, product, (to - from) / kWidth);
     }
   }
   if (n > 0) {
     const Product<Scattered<T>> product{
-        q, s.head_dim, {columns}, stride, s.head_dim, nullptr, s.weights + begin, kTile};
+        q, s.head_dim, {columns}, stride, s.head_dim, nullptr, g.weights + begin, g.stride};
     multiply<Scattered<T>, kScatteredRows>(g.count, product, n);
+  }
+}
+
+// Rows [row_begin, row_end) go in groups of so many: 8 rows are 4 + 4, not 6 + 2.
+QUIRE_INLINE int group_rows(int row_begin, int row_end) {
+  const int groups = (row_end - row_begin + kTileRows - 1) / kTileRows;
+  return groups == 0 ? 1 : (row_end - row_begin + groups - 1) / groups;
+}
+
+// What rows [row, row + count) see of the tile at `position`: each row in g, all of them together
+// in [*begin, *end), multiples of kLanes.
+QUIRE_INLINE void find_group(
+    const RowStates& s, int32_t position, int row, int count, RowGroup* g, int* begin, int* end) {
+  g->row = row;
+  g->count = count;
+  *begin = kTile;
+  *end = 0;
+  for (int r = 0; r < count; ++r) {
+    g->lo[r] = larger(0, s.first_key[row + r] - position);
+    g->hi[r] = smaller(kTile, s.end_key[row + r] - position);
+    *begin = smaller(*begin, g->lo[r] / kLanes * kLanes);
+    *end = larger(*end, (g->hi[r] + kLanes - 1) / kLanes * kLanes);
   }
 }
 
@@ -282,24 +307,18 @@ inline void attend_tile(const RowStates& s,
                         int32_t position,
                         int row_begin,
                         int row_end) {
-  const int groups = (row_end - row_begin + kTileRows - 1) / kTileRows;
-  const int group_rows = (row_end - row_begin + groups - 1) / groups;  // 8 rows: 4 + 4, not 6 + 2
-  for (int row = row_begin; row < row_end; row += group_rows) {
+  const int step = group_rows(row_begin, row_end);
+  for (int row = row_begin; row < row_end; row += step) {
     RowGroup g;
-    g.row = row;
-    g.count = smaller(group_rows, row_end - row);
-    int begin = kTile;
-    int end = 0;
-    for (int r = 0; r < g.count; ++r) {
-      g.lo[r] = larger(0, s.first_key[row + r] - position);
-      g.hi[r] = smaller(kTile, s.end_key[row + r] - position);
-      begin = smaller(begin, g.lo[r] / kLanes * kLanes);
-      end = larger(end, (g.hi[r] + kLanes - 1) / kLanes * kLanes);
-    }
+    int begin;
+    int end;
+    find_group(s, position, row, smaller(step, row_end - row), &g, &begin, &end);
+    g.weights = s.weights;
+    g.stride = kTile;
     score_tokens(s, g, tile, next, begin, end);
     for (int r = 0; r < g.count; ++r) {
       g.factor[r] = softmax_tile(
-          s.weights + r * kTile, begin, end, g.lo[r], g.hi[r], s.m + row + r, s.l + row + r);
+          g.weights + r * kTile, begin, end, g.lo[r], g.hi[r], s.m + row + r, s.l + row + r);
     }
     for (int i = 0; i < tile.num_segments; ++i) {
       if (i < next.num_segments) {

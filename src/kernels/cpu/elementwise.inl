@@ -1,5 +1,5 @@
-// RMSNorm, LayerNorm, RoPE, SiLU-and-mul, ReLU, add, gather. Bound by memory; every row is computed
-// by one thread in one fixed order, so threads and batch cannot change its bits.
+// RMSNorm, LayerNorm, RoPE, SiLU-and-mul, ReLU, add, bias, gather. Bound by memory; every row is
+// computed by one thread in one fixed order, so threads and batch cannot change its bits.
 //
 // Sums over a row: vector i goes to accumulator i mod 4, accumulators are added (0+1)+(2+3), lanes
 // folded by halves. Lanes beyond the row add 0.
@@ -67,15 +67,6 @@ inline void rms_norm_rows(const void* arg, int64_t begin, int64_t end) {
   }
 }
 
-inline void add_rms_norm_rows(const void* arg, int64_t begin, int64_t end) {
-  const auto& a = *static_cast<const AddRmsNormArgs*>(arg);
-  for (int64_t t = begin; t < end; ++t) {
-    float* residual = a.residual.data + t * a.residual.stride;
-    add_row(a.x.data + t * a.x.stride, residual, a.x.cols);
-    rms_norm_row(residual, a.weight, a.eps, a.x.cols, a.y.data + t * a.y.stride);
-  }
-}
-
 inline void head_rms_norm_rows(const void* arg, int64_t begin, int64_t end) {
   const auto& a = *static_cast<const HeadRmsNormArgs*>(arg);
   for (int64_t t = begin; t < end; ++t) {
@@ -87,8 +78,8 @@ inline void head_rms_norm_rows(const void* arg, int64_t begin, int64_t end) {
 }
 
 // Two passes: the variance is the mean of (x - mean)^2.
-inline void layer_norm_row(const LayerNormArgs& a, const float* x, float* y) {
-  const int64_t n = a.x.cols;
+inline void layer_norm_row(
+    const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
   const float sum =
       sum_row(n, [=](int64_t i, int lanes) QUIRE_LAMBDA { return load_lanes(x + i, lanes); });
   const F32 mean = set1(sum / static_cast<float>(n));
@@ -96,9 +87,7 @@ inline void layer_norm_row(const LayerNormArgs& a, const float* x, float* y) {
     const F32 v = sub(load_lanes(x + i, lanes), mean);
     return lanes_between(mul(v, v), 0, lanes, set1(0));
   });
-  const F32 scale = set1(inverse_sqrt(squares / static_cast<float>(n) + a.eps));
-  const float* weight = a.weight;
-  const float* bias = a.bias;
+  const F32 scale = set1(inverse_sqrt(squares / static_cast<float>(n) + eps));
   for_each_vector(n, [=](int64_t i, int lanes) QUIRE_LAMBDA {
     F32 v = mul(sub(load_lanes(x + i, lanes), mean), scale);
     v = mul(v, load_lanes(weight + i, lanes));
@@ -110,7 +99,8 @@ inline void layer_norm_row(const LayerNormArgs& a, const float* x, float* y) {
 inline void layer_norm_rows(const void* arg, int64_t begin, int64_t end) {
   const auto& a = *static_cast<const LayerNormArgs*>(arg);
   for (int64_t t = begin; t < end; ++t) {
-    layer_norm_row(a, a.x.data + t * a.x.stride, a.y.data + t * a.y.stride);
+    const float* x = a.x.data + t * a.x.stride;
+    layer_norm_row(x, a.weight, a.bias, a.eps, a.x.cols, a.y.data + t * a.y.stride);
   }
 }
 
@@ -121,28 +111,40 @@ inline void add_rows(const void* arg, int64_t begin, int64_t end) {
   }
 }
 
+inline void add_bias_rows(const void* arg, int64_t begin, int64_t end) {
+  const auto& a = *static_cast<const AddBiasArgs*>(arg);
+  for (int64_t t = begin; t < end; ++t) add_row(a.bias, a.y.data + t * a.y.stride, a.y.cols);
+}
+
+inline void silu_and_mul_row(const float* gate, const float* up, int64_t n, float* y) {
+  for_each_vector(n, [=](int64_t i, int lanes) QUIRE_LAMBDA {
+    const F32 g = load_lanes(gate + i, lanes);
+    const F32 silu = div(g, add(set1(1.0F), exp(sub(set1(0), g))));
+    store_lanes(y + i, mul(silu, load_lanes(up + i, lanes)), lanes);
+  });
+}
+
 inline void silu_and_mul_rows(const void* arg, int64_t begin, int64_t end) {
   const auto& a = *static_cast<const SiluAndMulArgs*>(arg);
   const int64_t n = a.y.cols;
   for (int64_t t = begin; t < end; ++t) {
     const float* gate = a.gate_up.data + t * a.gate_up.stride;
-    const float* up = gate + n;
-    float* y = a.y.data + t * a.y.stride;
-    for_each_vector(n, [=](int64_t i, int lanes) QUIRE_LAMBDA {
-      const F32 g = load_lanes(gate + i, lanes);
-      const F32 silu = div(g, add(set1(1.0F), exp(sub(set1(0), g))));
-      store_lanes(y + i, mul(silu, load_lanes(up + i, lanes)), lanes);
-    });
+    silu_and_mul_row(gate, gate + n, n, a.y.data + t * a.y.stride);
   }
+}
+
+// y may be x.
+inline void relu_row(const float* x, int64_t n, float* y) {
+  for_each_vector(n, [=](int64_t i, int lanes) QUIRE_LAMBDA {
+    store_lanes(y + i, max(set1(0), load_lanes(x + i, lanes)), lanes);
+  });
 }
 
 inline void relu_rows(const void* arg, int64_t begin, int64_t end) {
   const auto& a = *static_cast<const ReluArgs*>(arg);
   for (int64_t t = begin; t < end; ++t) {
     float* x = a.x.data + t * a.x.stride;
-    for_each_vector(a.x.cols, [=](int64_t i, int lanes) QUIRE_LAMBDA {
-      store_lanes(x + i, max(set1(0), load_lanes(x + i, lanes)), lanes);
-    });
+    relu_row(x, a.x.cols, x);
   }
 }
 

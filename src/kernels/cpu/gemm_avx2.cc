@@ -27,7 +27,6 @@ constexpr int kIntRows = 4;
 
 }  // namespace
 
-void quantize(const ExecContext& exec, const QuantizeArgs& args) { run_quantize(exec, args); }
 void linear(const ExecContext& exec, const LinearArgs& args) { run_linear(exec, args); }
 void embedding(const ExecContext& exec, const EmbeddingArgs& args) { run_embedding(exec, args); }
 

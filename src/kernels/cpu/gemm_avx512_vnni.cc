@@ -30,20 +30,6 @@ struct UnpackedBlock {
   BlockScales scales;
 };
 
-// A group: kInt16 32 bytes hi, 32 bytes lo; kInt8 32 bytes. k increasing.
-void store_codes(const int32_t* q, ActivationType type, unsigned char* to) {
-  int8_t* out = reinterpret_cast<int8_t*>(to);
-  for (int i = 0; i < 32; ++i) {
-    const int8_t low = static_cast<int8_t>(q[i]);
-    if (type == ActivationType::kInt8) {
-      out[i] = low;
-    } else {
-      out[i] = static_cast<int8_t>((q[i] - low) / 256);
-      out[32 + i] = low;
-    }
-  }
-}
-
 // Codes of step s (k = 4 s ..) in vector v.
 template <class R, int s>
 QUIRE_INLINE VI codes_8(const unsigned char* record, int v) {
@@ -300,7 +286,6 @@ void integer_small_rows(const unsigned char* panel, const Rows& rows, float* acc
 
 }  // namespace
 
-void quantize(const ExecContext& exec, const QuantizeArgs& args) { run_quantize(exec, args); }
 void linear(const ExecContext& exec, const LinearArgs& args) { run_linear(exec, args); }
 void embedding(const ExecContext& exec, const EmbeddingArgs& args) { run_embedding(exec, args); }
 

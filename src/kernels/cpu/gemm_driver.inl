@@ -1,5 +1,5 @@
 // The part of the matrix ops that is the same on every level: threads, panels, row blocks, the
-// final scaling, quantisation. Included once by each gemm_<level>.cc, inside an anonymous
+// final scaling. Included once by each gemm_<level>.cc, inside an anonymous
 // namespace, after the level has defined
 //
 //   constexpr int kSmallRows;   // up to here rows go straight against the records
@@ -9,8 +9,6 @@
 //   // the same for rows [row0, row0 + m), any m; the panel is unpacked once per K block
 //   void accumulate_rows(DType, const unsigned char* panel, const Rows&, int64_t row0, int64_t m,
 //                        unsigned char* scratch, float* acc);
-//   // codes of one group, in the level's order; q in increasing k
-//   void store_codes(const int32_t* q, ActivationType, unsigned char* to);
 //   int64_t panel_bytes(DType, int64_t k);
 //
 // struct Rows is defined in gemm_rows.inl, which the level includes first.
@@ -104,108 +102,6 @@ void run_linear(const ExecContext& exec, const LinearArgs& args) {
                                                      : job.num_panels - job.num_panels / kTailShare;
   job.next = job.static_panels;
   exec.parallel.run(exec.parallel.pool, linear_body, &job);
-}
-
-// ---- quantize
-
-// The largest magnitude as its bits: these order like the values, with infinities and NaNs on top.
-int32_t max_magnitude_bits(const float* x, int64_t n) {
-  int32_t max = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    int32_t bits;
-    __builtin_memcpy(&bits, x + i, 4);
-    bits &= 0x7fffffff;
-    max = bits > max ? bits : max;
-  }
-  return max;
-}
-
-// Scale and its inverse for codes up to `limit`, as gemm_common.h defines them.
-void code_scale(int32_t max_bits, float limit, float* scale, float* inverse) {
-  constexpr int32_t kInfinity = 0x7f800000, kTiny = (127 - 100) << 23;
-  *inverse = 0.0f;
-  if (max_bits >= kInfinity) {
-    const int32_t nan = 0x7fc00000;
-    __builtin_memcpy(scale, &nan, 4);
-  } else if (max_bits < kTiny) {
-    *scale = 0.0f;
-  } else {
-    float max;
-    __builtin_memcpy(&max, &max_bits, 4);
-    *scale = max / limit;
-    *inverse = limit / max;
-  }
-}
-
-// One group: codes, sums. A zero inverse stands for "all codes 0" (0 * infinity would be a NaN).
-void quantize_group(const float* x,
-                    int64_t n,
-                    float inverse,
-                    float sum_scale,
-                    const Rows& rows,
-                    int64_t row,
-                    int64_t g) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, ties to even
-  alignas(64) int32_t q[32] = {};
-  if (inverse != 0.0f) {
-    alignas(64) float padded[32] = {};
-    if (n < 32) {
-      for (int64_t i = 0; i < n; ++i) padded[i] = x[i];
-      x = padded;
-    }
-    for (int i = 0; i < 32; ++i) q[i] = static_cast<int32_t>(x[i] * inverse + kRound - kRound);
-  }
-  store_codes(q, rows.type, rows.codes(row) + g * 64);
-  int32_t low = 0, high = 0;
-  for (int i = 0; i < 16; ++i) low += q[i];
-  for (int i = 16; i < 32; ++i) high += q[i];
-  rows.half_sum(row)[2 * g] = low;
-  rows.half_sum(row)[2 * g + 1] = high;
-  rows.sum(row)[g] = low + high;
-  rows.fsum(row)[g] = static_cast<float>(low + high) * sum_scale;
-}
-
-void quantize_row(const float* x, const Rows& rows, int64_t row) {
-  const int64_t cols = rows.cols;
-  if (rows.type == ActivationType::kF32) {
-    float* to = rows.floats(row);
-    for (int64_t i = 0; i < cols; ++i) to[i] = x[i];
-    for (int64_t i = cols; i < rows.layout.groups * 32; ++i) to[i] = 0.0f;
-    return;
-  }
-  float* scales = rows.scale(row);
-  float inverse = 0.0f;
-  if (rows.type == ActivationType::kInt16) {
-    code_scale(max_magnitude_bits(x, cols), 32512.0f, scales, &inverse);
-  }
-  for (int64_t g = 0; g < rows.layout.groups; ++g) {
-    const int64_t n = cols - g * 32 < 32 ? cols - g * 32 : 32;
-    float sum_scale = 1.0f;
-    if (rows.type == ActivationType::kInt8) {
-      code_scale(max_magnitude_bits(x + g * 32, n), 127.0f, scales + g, &inverse);
-      sum_scale = scales[g];
-    }
-    quantize_group(x + g * 32, n, inverse, sum_scale, rows, row, g);
-  }
-}
-
-struct QuantizeJob {
-  const QuantizeArgs* args;
-  Rows rows;
-};
-
-void quantize_body(void* arg, int32_t thread, int32_t num_threads) {
-  const QuantizeJob& job = *static_cast<const QuantizeJob*>(arg);
-  const int64_t begin = job.rows.count * thread / num_threads;
-  const int64_t end = job.rows.count * (thread + 1) / num_threads;
-  for (int64_t r = begin; r < end; ++r) {
-    quantize_row(job.args->x.data + r * job.args->x.stride, job.rows, r);
-  }
-}
-
-void run_quantize(const ExecContext& exec, const QuantizeArgs& args) {
-  QuantizeJob job = {&args, make_rows(args.out)};
-  exec.parallel.run(exec.parallel.pool, quantize_body, &job);
 }
 
 // ---- embedding

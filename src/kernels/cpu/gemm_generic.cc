@@ -18,11 +18,6 @@ constexpr int kSmallRows = 0;  // the unpacked path serves every M
 
 void accumulate_small(DType, const unsigned char*, const Rows&, unsigned char*, float*) {}
 
-void store_codes(const int32_t* q, ActivationType, unsigned char* to) {
-  int16_t* out = reinterpret_cast<int16_t*>(to);
-  for (int i = 0; i < 32; ++i) out[i] = static_cast<int16_t>(q[i]);
-}
-
 // One record, unpacked: weight minus zero point, and scales for each half of the group.
 struct UnpackedGroup {
   int16_t w[32][32];  // [k][column]
@@ -202,7 +197,6 @@ void accumulate_rows(DType type,
 
 }  // namespace
 
-void quantize(const ExecContext& exec, const QuantizeArgs& args) { run_quantize(exec, args); }
 void linear(const ExecContext& exec, const LinearArgs& args) { run_linear(exec, args); }
 void embedding(const ExecContext& exec, const EmbeddingArgs& args) { run_embedding(exec, args); }
 

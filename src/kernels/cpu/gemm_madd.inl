@@ -4,55 +4,14 @@
 //
 // A 32-bit lane of packed codes holds k = 4 t .. 4 t + 3 of one column. Masking and shifting it in
 // 16-bit lanes gives the pairs (k, k + 2) and (k + 1, k + 3) without a shuffle; activations are
-// stored in that order:  group = 8 quads t of { x[4t], x[4t+2], x[4t+1], x[4t+3] }. The order
-// inside a group does not matter: its sum is an exact integer.
+// stored in that order (codes_madd.inl):  group = 8 quads t of { x[4t], x[4t+2], x[4t+1], x[4t+3]
+// }. The order inside a group does not matter: its sum is an exact integer.
 
 // A K block in the order of vpmaddwd, 19 KiB: it stays in L1 while the rows pass.
 struct UnpackedBlock {
   int16_t w[kBlockGroups * 1024];  // [group][16 pairs][32 columns][2], zero point subtracted
   BlockScales scales;
 };
-
-void store_codes(const int32_t* q, ActivationType, unsigned char* to) {
-  const __m256i swap = _mm256_setr_epi8(0,
-                                        1,
-                                        4,
-                                        5,
-                                        2,
-                                        3,
-                                        6,
-                                        7,
-                                        8,
-                                        9,
-                                        12,
-                                        13,
-                                        10,
-                                        11,
-                                        14,
-                                        15,
-                                        0,
-                                        1,
-                                        4,
-                                        5,
-                                        2,
-                                        3,
-                                        6,
-                                        7,
-                                        8,
-                                        9,
-                                        12,
-                                        13,
-                                        10,
-                                        11,
-                                        14,
-                                        15);
-  const __m256i* from = reinterpret_cast<const __m256i*>(q);
-  for (int i = 0; i < 2; ++i) {
-    const __m256i a = _mm256_loadu_si256(from + 2 * i), b = _mm256_loadu_si256(from + 2 * i + 1);
-    const __m256i codes = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to) + i, _mm256_shuffle_epi8(codes, swap));
-  }
-}
 
 // Codes of quad t = s + 4 h (k = 4 t ..) in vector v: pairs (k, k + 2) and (k + 1, k + 3).
 template <class R, int s, int h>

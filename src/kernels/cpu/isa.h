@@ -1,6 +1,6 @@
-// What each CPU level's units define, in a namespace of its own: the matrix ops in gemm_<level>.cc,
-// the others in isa_<level>.cc. tables.cc lists them. avx512_vnni has its own matrix ops and shares
-// the others with avx512.
+// What each CPU level's units define, in a namespace of its own: the matrix ops in gemm_<level>.cc
+// and prepare_<level>.cc, the others in isa_<level>.cc. tables.cc lists them. avx512_vnni has its
+// own matrix ops and shares the others with avx512.
 #pragma once
 
 #include "base/mutants.h"

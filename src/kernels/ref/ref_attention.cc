@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/mutants.h"
+#include "kernels/attention.h"
 #include "kernels/ref/ref.h"
 #include "tensor/half.h"
 
@@ -126,6 +127,117 @@ void attention(const ExecContext&, const AttentionArgs& a) {
       }
     }
   }
+}
+
+namespace {
+
+// A row of StandardAttentionArgs.
+struct StandardRow {
+  int32_t seq, head, kv_head, first, position;
+  int64_t token, row;
+};
+
+template <class Fn>
+void for_each_row(const AttentionArgs& a, Fn fn) {
+  const int32_t group = a.num_heads / a.layout.num_kv_heads;
+  const int64_t tokens = a.query_start[a.num_seqs] - a.query_start[0];
+  for (int32_t seq = 0; seq < a.num_seqs; ++seq) {
+    for (int64_t t = a.query_start[seq]; t < a.query_start[seq + 1]; ++t) {
+      const auto position = static_cast<int32_t>(a.kv_len[seq] - a.query_start[seq + 1] + t);
+      const int32_t first = a.window > 0 ? std::max(0, position - a.window + 1) : 0;
+      for (int32_t head = 0; head < a.num_heads; ++head) {
+        const int64_t row = (head / group * tokens + t - a.query_start[0]) * group + head % group;
+        fn(StandardRow{seq, head, head / group, first, position, t, row});
+      }
+    }
+  }
+}
+
+int64_t slot_of(const AttentionArgs& a, int32_t seq, int32_t p) {
+  const int64_t block =
+      a.block_tables[int64_t{seq} * a.block_table_stride + p / a.layout.block_size];
+  return block * a.layout.block_size + p % a.layout.block_size;
+}
+
+}  // namespace
+
+void attention_scores(const ExecContext&, const StandardAttentionArgs& s) {
+  const AttentionArgs& a = s.attention;
+  const KvLayout& l = a.layout;
+  for_each_row(a, [&](const StandardRow& r) {
+    const float* q = a.q.data + r.token * a.q.stride + int64_t{r.head} * l.head_dim;
+    for (int32_t p = r.first; p <= r.position; ++p) {
+      double score = 0;
+      for (int32_t d = 0; d < l.head_dim; ++d) {
+        const int64_t key = key_index(l, slot_of(a, r.seq, p), r.kv_head, d);
+        score += double{q[d]} * get(l.dtype, a.kv_layer, key);
+      }
+      s.scores.data[r.row * s.scores.stride + p] = static_cast<float>(score * a.scale);
+    }
+  });
+}
+
+void attention_softmax(const ExecContext&, const StandardAttentionArgs& s) {
+  for_each_row(s.attention, [&](const StandardRow& r) {
+    float* scores = s.scores.data + r.row * s.scores.stride;
+    for (int32_t part = 0; part < s.totals.cols / 2; ++part) {
+      double m = -std::numeric_limits<double>::infinity(), total = 0;
+      const int32_t part_end = std::min(r.position + 1, (part + 1) * kAttentionPartial);
+      for (int32_t tile = part * kAttentionPartial; tile < part_end; tile += kAttentionTile) {
+        const int32_t begin = std::max(r.first, tile);
+        const int32_t end = std::min(part_end, tile + kAttentionTile);
+        if (begin >= end) continue;
+        const double new_m = std::max(m, double{*std::max_element(scores + begin, scores + end)});
+        const double factor = std::exp(m - new_m);
+        total *= factor;
+        for (int32_t p = begin; p < end; ++p) {
+          const double weight = std::exp(scores[p] - new_m);
+          total += weight;
+          scores[p] = static_cast<float>(weight);
+        }
+        s.factors.data[r.row * s.factors.stride + tile / kAttentionTile] =
+            static_cast<float>(factor);
+        m = new_m;
+      }
+      float* totals = s.totals.data + r.row * s.totals.stride + int64_t{2} * part;
+      totals[0] = static_cast<float>(m);
+      totals[1] = static_cast<float>(total);
+    }
+  });
+}
+
+void attention_values(const ExecContext&, const StandardAttentionArgs& s) {
+  const AttentionArgs& a = s.attention;
+  const KvLayout& l = a.layout;
+  for_each_row(a, [&](const StandardRow& r) {
+    const float* weights = s.scores.data + r.row * s.scores.stride;
+    const float* factors = s.factors.data + r.row * s.factors.stride;
+    const float* totals = s.totals.data + r.row * s.totals.stride;
+    const int32_t parts = r.position / kAttentionPartial + 1;
+    double largest = -std::numeric_limits<double>::infinity(), total = 0;
+    for (int32_t part = 0; part < parts; ++part) {
+      if (totals[2 * part + 1] > 0) largest = std::max(largest, double{totals[2 * part]});
+    }
+    for (int32_t part = 0; part < parts; ++part) {
+      if (totals[2 * part + 1] == 0) continue;
+      total += totals[2 * part + 1] * std::exp(totals[2 * part] - largest);
+    }
+    for (int32_t d = 0; d < l.head_dim; ++d) {
+      double sum = 0, partial = 0;
+      for (int32_t p = r.first; p <= r.position; ++p) {
+        if (p == r.first || p % kAttentionTile == 0) {
+          partial *= p % kAttentionPartial == 0 ? 0 : factors[p / kAttentionTile];
+        }
+        const int64_t value = value_index(l, slot_of(a, r.seq, p), r.kv_head, d);
+        partial += double{weights[p]} * get(l.dtype, a.kv_layer, value);
+        if (p == r.position || (p + 1) % kAttentionPartial == 0) {
+          sum += partial * std::exp(totals[p / kAttentionPartial * 2] - largest);
+        }
+      }
+      const int64_t column = int64_t{r.head} * l.head_dim + d;
+      a.out.data[r.token * a.out.stride + column] = static_cast<float>(sum / total);
+    }
+  });
 }
 
 }  // namespace quire::ref

@@ -17,6 +17,12 @@ void add(const ExecContext&, const AddArgs& a) {
   }
 }
 
+void add_bias(const ExecContext&, const AddBiasArgs& a) {
+  for (int64_t t = 0; t < a.y.rows; ++t) {
+    for (int64_t i = 0; i < a.y.cols; ++i) a.y.data[t * a.y.stride + i] += a.bias[i];
+  }
+}
+
 void silu_and_mul(const ExecContext&, const SiluAndMulArgs& a) {
   for (int64_t t = 0; t < a.y.rows; ++t) {
     const float* gate = a.gate_up.data + t * a.gate_up.stride;

@@ -80,6 +80,34 @@ void quantize(const ExecContext&, const QuantizeArgs& args) {
   }
 }
 
+// The fused ops are what they stand for, one op after another.
+void norm_quantize(const ExecContext& exec, const NormQuantizeArgs& a) {
+  std::vector<float> memory(static_cast<size_t>(a.x.rows * a.x.cols));
+  const MatF y = a.y.data != nullptr ? a.y : MatF{memory.data(), a.x.rows, a.x.cols, a.x.cols};
+  const ConstMatF x{a.x.data, a.x.rows, a.x.cols, a.x.stride};
+  if (a.added.data != nullptr) add(exec, {a.added, a.x});
+  if (a.kind == NormKind::kRms) {
+    rms_norm(exec, {x, a.weight, a.eps, y});
+  } else {
+    layer_norm(exec, {x, a.weight, a.bias, a.eps, y});
+  }
+  quantize(exec, {{y.data, y.rows, y.cols, y.stride}, a.out});
+}
+
+void activate_quantize(const ExecContext& exec, const ActivateQuantizeArgs& a) {
+  const int64_t rows = a.x.rows, cols = a.out.cols;
+  std::vector<float> memory(static_cast<size_t>(rows * cols));
+  const MatF y{memory.data(), rows, cols, cols};
+  if (a.function == ActivationFunction::kSiluAndMul) {
+    silu_and_mul(exec, {a.x, y});
+  } else {
+    for (int64_t t = 0; t < rows; ++t)
+      std::copy_n(a.x.data + t * a.x.stride, cols, y.data + t * cols);
+    relu(exec, {y});
+  }
+  quantize(exec, {{y.data, rows, cols, cols}, a.out});
+}
+
 void linear(const ExecContext&, const LinearArgs& args) {
   std::vector<double> x;
   for (int64_t t = 0; t < args.x.rows; ++t) {

@@ -22,15 +22,6 @@ void rms_norm(const ExecContext&, const RmsNormArgs& a) {
   }
 }
 
-void add_rms_norm(const ExecContext&, const AddRmsNormArgs& a) {
-  for (int64_t t = 0; t < a.x.rows; ++t) {
-    const float* x = a.x.data + t * a.x.stride;
-    float* residual = a.residual.data + t * a.residual.stride;
-    for (int64_t i = 0; i < a.x.cols; ++i) residual[i] += x[i];
-    rms_norm_row(residual, a.weight, a.eps, a.x.cols, a.y.data + t * a.y.stride);
-  }
-}
-
 void head_rms_norm(const ExecContext&, const HeadRmsNormArgs& a) {
   for (int64_t t = 0; t < a.x.rows; ++t) {
     for (int32_t h = 0; h < a.heads; ++h) {

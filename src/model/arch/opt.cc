@@ -12,10 +12,10 @@ namespace {
 constexpr int64_t kPositionOffset = 2;  // the table's first two rows belong to no position
 
 struct Layer {
-  LayerNorm attn_norm;
+  Norm attn_norm;
   Linear qkv;  // [3E, E]
   Linear out;  // [E, E]
-  LayerNorm mlp_norm;
+  Norm mlp_norm;
   Linear fc1;  // [I, E]
   Linear fc2;  // [E, I]
 };
@@ -40,6 +40,8 @@ class Opt final : public DecoderModel {
                          w.layer_norm(n, "mlp_norm", e, c.norm_eps),
                          w.linear(n, {{"fc1", i}}, e, c.mlp_bias),
                          w.linear(n, {{"fc2", e}}, i, c.mlp_bias)});
+      layers_.back().attn_norm.replaces_sum = !c.norm_before;
+      layers_.back().mlp_norm.replaces_sum = !c.norm_before;
     }
   }
 
@@ -49,36 +51,42 @@ class Opt final : public DecoderModel {
   }
 
   void run(Step& f) const override {
-    MatF residual = f.rows(config_.hidden_size), x = f.rows(config_.hidden_size);
-    embed_tokens(f, x, residual);
+    Residual residual(f);
+    embed_tokens(f, residual.sum);
     const bool before = config_.norm_before;
+    const Norm none;
+    // Post-norm: the norm behind a block is what the next matrix reads, and what is added to.
+    const Norm* behind = &none;
     for (int n = 0; n < config_.num_layers; ++n) {
       const Layer& layer = layers_[static_cast<size_t>(n)];
-      if (before) layer.attn_norm(f, residual, x);
       {
         Workspace::Scope scope(*f.context.workspace);
-        auto [q, k, v, qk] = split_heads(f, layer.qkv(f, before ? x : residual));
-        layer.out(f, attention(f, n, q, k, v), residual, /*add_to_y=*/true);
+        const Norm& norm = before ? layer.attn_norm : *behind;
+        auto [q, k, v, qk] =
+            split_heads(f, norm_linear(f, Fusion::kNormQkv, norm, residual, layer.qkv));
+        add_linear(f, layer.out, {.x = attention(f, n, q, k, v)}, residual);
       }
-      if (!before) layer.attn_norm(f, residual, residual);
-      if (before) layer.mlp_norm(f, residual, x);
       {
         Workspace::Scope scope(*f.context.workspace);
-        MatF hidden = layer.fc1(f, before ? x : residual);
-        relu(f, hidden);
-        layer.fc2(f, hidden, residual, /*add_to_y=*/true);
+        const Norm& norm = before ? layer.mlp_norm : layer.attn_norm;
+        MatF hidden = norm_linear(f, Fusion::kNormMlp, norm, residual, layer.fc1);
+        add_linear(f, layer.fc2, ActivationFunction::kRelu, hidden, residual);
       }
-      if (!before) layer.mlp_norm(f, residual, residual);
+      behind = &layer.mlp_norm;
     }
-    if (f.num_logit_rows == 0) return;
-    MatF rows = gather_logit_rows(f, residual);
-    if (config_.final_norm) final_norm_(f, rows, rows);
-    lm_head_(f, config_.embed_proj_dim != 0 ? project_out_(f, rows) : rows, f.context.logits);
+    const Norm& last = before ? final_norm_ : *behind;
+    if (config_.embed_proj_dim == 0 || f.num_logit_rows == 0) {
+      write_logits(f, residual, last, lm_head_);
+      return;
+    }
+    Residual wanted = gather_logit_rows(f, residual);
+    lm_head_(f, norm_linear(f, Fusion::kNormQkv, last, wanted, project_out_), f.context.logits);
   }
 
   // residual = token embedding (projected when narrower) + position embedding.
-  void embed_tokens(Step& f, const MatF& x, const MatF& residual) const {
+  void embed_tokens(Step& f, const MatF& residual) const {
     Workspace::Scope scope(*f.context.workspace);
+    MatF x = f.rows(config_.hidden_size);
     if (config_.embed_proj_dim != 0) {
       MatF narrow = f.rows(config_.embed_proj_dim);
       embed(f, embedding_, f.context.batch.tokens, narrow);
@@ -92,7 +100,7 @@ class Opt final : public DecoderModel {
 
   PackedMatrix embedding_, positions_;
   Linear lm_head_, project_in_, project_out_;
-  LayerNorm final_norm_;
+  Norm final_norm_;
   std::vector<Layer> layers_;
 };
 

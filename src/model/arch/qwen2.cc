@@ -9,10 +9,10 @@ namespace quire {
 namespace {
 
 struct Layer {
-  RmsNorm attn_norm;
+  Norm attn_norm;
   Linear qkv;  // [(H + 2K) D, E], with bias
   Linear out;  // [E, H D]
-  RmsNorm mlp_norm;
+  Norm mlp_norm;
   Linear gate_up;  // [2I, E]
   Linear down;     // [E, I]
 };
@@ -39,29 +39,28 @@ class Qwen2 final : public DecoderModel {
 
  private:
   void run(Step& f) const override {
-    Residual residual{f.rows(config_.hidden_size)};
-    MatF x = f.rows(config_.hidden_size);
+    Residual residual(f);
     embed(f, embedding_, f.context.batch.tokens, residual.sum);
     for (int n = 0; n < config_.num_layers; ++n) {
       const Layer& layer = layers_[static_cast<size_t>(n)];
-      layer.attn_norm.add(f, x, residual);  // residual += x; x = norm(residual)
       {
         Workspace::Scope scope(*f.context.workspace);
-        auto [q, k, v, qk] = split_heads(f, layer.qkv(f, x));
+        auto [q, k, v, qk] =
+            split_heads(f, norm_linear(f, Fusion::kNormQkv, layer.attn_norm, residual, layer.qkv));
         rope(f, qk, config_.num_heads + config_.num_kv_heads);
-        layer.out(f, attention(f, n, q, k, v), x);
+        add_linear(f, layer.out, {.x = attention(f, n, q, k, v)}, residual);
       }
-      layer.mlp_norm.add(f, x, residual);
       {
         Workspace::Scope scope(*f.context.workspace);
-        layer.down(f, silu_and_mul(f, layer.gate_up(f, x)), x);
+        MatF gate_up = norm_linear(f, Fusion::kNormMlp, layer.mlp_norm, residual, layer.gate_up);
+        add_linear(f, layer.down, ActivationFunction::kSiluAndMul, gate_up, residual);
       }
     }
-    write_logits(f, x, residual, final_norm_, lm_head_);
+    write_logits(f, residual, final_norm_, lm_head_);
   }
 
   PackedMatrix embedding_;
-  RmsNorm final_norm_;
+  Norm final_norm_;
   Linear lm_head_;
   std::vector<Layer> layers_;
 };
