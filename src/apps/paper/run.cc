@@ -49,7 +49,7 @@ class ExperimentRun {
   static SchedulerConfig scheduler_config(const PaperPlatform& platform, const PaperRun& run);
   Status add_arrivals();
   Status step();
-  Status wait();
+  void wait();
   void commit();
   void answer_finished();
   void measure(double seconds);
@@ -169,28 +169,30 @@ void ExperimentRun::measure(double seconds) {
 }
 
 // The clock goes to what starts something: an arrival, or the end of a dynamic batch's window.
-Status ExperimentRun::wait() {
+void ExperimentRun::wait() {
   const std::optional<double> start = scheduler_.waits_until(now_);
   answer_finished();
   // The last member of a batch may have made way for those that have ended: it starts again at
   // once.
   if (scheduler_.has_work() && !start && !was_idle_) {
     was_idle_ = true;
-    return {};
+    return;
   }
   was_idle_ = false;
   double next = start.value_or(std::numeric_limits<double>::infinity());
   if (num_arrived_ < requests_.size()) next = std::min(next, requests_[num_arrived_].arrival);
   QUIRE_CHECK_MSG(std::isfinite(next), "work waits, and nothing will start it");
   now_ = std::max(next, std::nextafter(now_, next));
-  return {};
 }
 
 Status ExperimentRun::step() {
   if (Interrupt::requested()) return cancelled("interrupted");
   QUIRE_RETURN_IF_ERROR(add_arrivals());
   scheduler_.schedule(&batch_, now_);
-  if (batch_.empty()) return wait();
+  if (batch_.empty()) {
+    wait();
+    return {};
+  }
   was_idle_ = false;
   QUIRE_ASSIGN_OR_RETURN(const double seconds, machine_.compute(scheduler_, batch_, &result_));
   measure(seconds);
