@@ -74,6 +74,9 @@ Status EngineLoop::step() {
   InFlight& current = steps_[num_steps_ % 2];
   InFlight& previous = steps_[(num_steps_ + 1) % 2];
   scheduler_.schedule(&current.batch, seconds_at(std::chrono::steady_clock::now()));
+  const int64_t num_batches = scheduler_.stats().num_request_batches;
+  if (num_batches != num_request_batches_) send_held();  // of the batch before
+  num_request_batches_ = num_batches;
   note_scheduled(current.batch);
   if (!current.batch.empty()) {
     current.launch_time = std::chrono::steady_clock::now();

@@ -112,7 +112,7 @@ class EngineLoop {
   Scheduler scheduler_;
   KvEventHub events_;
   std::array<InFlight, 2> steps_;  // one being computed, one being prepared
-  int64_t num_steps_ = 0;
+  int64_t num_steps_ = 0, num_request_batches_ = 0;
   double seconds_per_token_ = 0;  // of prompts
   const std::chrono::steady_clock::time_point start_time_ = std::chrono::steady_clock::now();
   std::vector<HeldDelta> held_;

@@ -75,6 +75,7 @@ struct SchedulerStats {
   int64_t num_computed_tokens = 0, num_copied_blocks = 0;   // of all launched steps
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   int peak_used_blocks = 0;
+  int64_t num_request_batches = 0;  // dynamic or static ones that have begun
   bool operator==(const SchedulerStats&) const = default;
 };
 
@@ -93,8 +94,8 @@ class Scheduler {
   // Its blocks are free once no launched step contains it.
   void cancel(SequenceId id);
 
-  // Fills *batch; it stays empty when nothing can run now. `now` is the caller's clock, in seconds:
-  // with SequenceSpec::submit_time it decides when a dynamic batch starts.
+  // Fills *batch; it stays empty only when nothing can run now. `now` is the caller's clock, in
+  // seconds: with SequenceSpec::submit_time it decides when a dynamic batch starts.
   void schedule(ScheduledBatch* batch, double now = 0);
   // Only time can start something: when that is.
   std::optional<double> waits_until(double now) const;
@@ -145,6 +146,7 @@ class Scheduler {
     size_t begin, end;
   };
 
+  void fill(ScheduledBatch* batch, double now);
   void schedule_running(ScheduledBatch* batch, Budget* budget);
   bool schedule_group(GroupRange group, ScheduledBatch* batch, Budget* budget);
   GroupRange group_at(size_t begin) const;
@@ -224,6 +226,7 @@ class Scheduler {
   void count_in_batch(bool admitted);
   void release_ended(SequenceId id);
   void end_batch_if_over();
+  bool ends_batch_by_making_way() const;
 
   SchedulerConfig config_;
   BlockPool pool_;

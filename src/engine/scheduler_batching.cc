@@ -14,6 +14,7 @@ void Scheduler::open_batch(double now) {
   if (waiting_.empty() || std::ranges::any_of(sequences_, is_over)) return;
   if (batch_start_time(now) > now) return;
   batch_places_ = std::min(config_.batch_size, static_cast<int>(waiting_.size()));
+  ++stats_.num_request_batches;
 }
 
 // When the next batch may start, if no other request arrives.
@@ -57,6 +58,14 @@ void Scheduler::end_batch_if_over() {
     const Sequence& seq = sequences_[id];
     if (seq.state == SequenceState::kFinished && seq.num_in_flight == 0) release(id);
   }
+}
+
+// After the running members were given what there is: nobody runs, and ended ones hold memory.
+bool Scheduler::ends_batch_by_making_way() const {
+  if (config_.batching == Batching::kContinuous || !running_.empty()) return false;
+  return std::ranges::any_of(sequences_, [](const Sequence& s) {
+    return s.state == SequenceState::kFinished && s.num_in_flight == 0;
+  });
 }
 
 }  // namespace quire

@@ -223,5 +223,24 @@ TEST_F(SchedulerTest, AutoSwapsWhereCopyingIsCheaperThanComputing) {
   }
 }
 
+// The first member has ended and keeps half the pool until its batch is over. The second needs that
+// half to grow: it makes way, and the batch is over by that.
+TEST_F(SchedulerTest, ABatchWhoseLastMemberFindsNoMemoryBesideEndedOnesStartsAgainInTheSameStep) {
+  SchedulerConfig config{.max_num_seqs = 2, .max_num_batched_tokens = 32, .max_model_len = 32};
+  config.enable_prefix_caching = false;
+  config.kv_policy = KvPolicy::kGrow;
+  config.batching = Batching::kStatic;
+  make(config, 8, 4);
+  ASSERT_TRUE(scheduler->add(spec(16, 1)).ok());
+  const SequenceId last = *scheduler->add(spec(4, 9, 40));
+  EXPECT_EQ(step(), (std::vector<int>{16, 4}));
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(step(), (std::vector<int>{1}));
+  EXPECT_EQ(scheduler->stats().num_request_batches, 1);
+  EXPECT_EQ(step(), (std::vector<int>{9}));  // everything again
+  EXPECT_EQ(scheduler->sequence(last).num_preemptions, 1);
+  EXPECT_EQ(scheduler->stats().num_request_batches, 2);
+  while (scheduler->has_work()) EXPECT_EQ(step().size(), 1u);
+}
+
 }  // namespace
 }  // namespace quire

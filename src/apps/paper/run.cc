@@ -62,7 +62,7 @@ class ExperimentRun {
   PaperMachine& machine_;
   Scheduler scheduler_;
   double now_ = 0;
-  bool was_idle_ = false;  // the last step had nothing to compute and nothing to wait for
+  int64_t num_batches_ = 0;  // request-level ones that have begun
   size_t num_arrived_ = 0;
   std::vector<size_t> request_of_;  // by order of arrival at the scheduler
   std::vector<int> answers_left_;   // of each of those
@@ -170,16 +170,7 @@ void ExperimentRun::measure(double seconds) {
 
 // The clock goes to what starts something: an arrival, or the end of a dynamic batch's window.
 void ExperimentRun::wait() {
-  const std::optional<double> start = scheduler_.waits_until(now_);
-  answer_finished();
-  // The last member of a batch may have made way for those that have ended: it starts again at
-  // once.
-  if (scheduler_.has_work() && !start && !was_idle_) {
-    was_idle_ = true;
-    return;
-  }
-  was_idle_ = false;
-  double next = start.value_or(std::numeric_limits<double>::infinity());
+  double next = scheduler_.waits_until(now_).value_or(std::numeric_limits<double>::infinity());
   if (num_arrived_ < requests_.size()) next = std::min(next, requests_[num_arrived_].arrival);
   QUIRE_CHECK_MSG(std::isfinite(next), "work waits, and nothing will start it");
   now_ = std::max(next, std::nextafter(now_, next));
@@ -189,11 +180,14 @@ Status ExperimentRun::step() {
   if (Interrupt::requested()) return cancelled("interrupted");
   QUIRE_RETURN_IF_ERROR(add_arrivals());
   scheduler_.schedule(&batch_, now_);
+  // The last batch may be over without its last member's end, which made way for the others.
+  const int64_t num_batches = scheduler_.stats().num_request_batches;
+  if (num_batches != num_batches_) answer_finished();
+  num_batches_ = num_batches;
   if (batch_.empty()) {
     wait();
     return {};
   }
-  was_idle_ = false;
   QUIRE_ASSIGN_OR_RETURN(const double seconds, machine_.compute(scheduler_, batch_, &result_));
   measure(seconds);
   now_ += seconds;
