@@ -144,6 +144,10 @@ Result<TokenStream> Engine::submit(Request request) {
   return TokenStream(std::move(mailbox));
 }
 
+Status Engine::run_between_steps(std::function<void()> task) {
+  return impl_->shared->run_between_steps({std::move(task)});
+}
+
 EngineStats Engine::stats() const {
   return impl_->shared->stats.with([](const EngineStats& stats) { return stats; });
 }
