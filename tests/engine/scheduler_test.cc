@@ -164,17 +164,18 @@ TEST_F(SchedulerTest, RequestsThatWantAllLogitsSkipTheCacheAndGetEveryRowOnce) {
 
 TEST_F(SchedulerTest, RefusesWhatCannotFinishAndSaysWhy) {
   make({.max_model_len = 100}, 4, 4);
-  EXPECT_NE(scheduler->check(0, {.max_tokens = 1}).message().find("at least 1 token"),
+  EXPECT_NE(scheduler->limits().check(0, {.max_tokens = 1}).message().find("at least 1 token"),
             std::string::npos);
-  const Status pool = scheduler->check(10, {.max_tokens = 8});
+  const Status pool = scheduler->limits().check(10, {.max_tokens = 8});
   EXPECT_EQ(pool.message(),
             "the prompt of 10 tokens and max_tokens 8 need 5 KV blocks, but the whole pool has 4 "
             "blocks of 4 tokens: shorten the prompt, lower max_tokens or raise "
             "--kv-cache-memory-bytes");
-  EXPECT_TRUE(scheduler->check(10, {.max_tokens = 7}).ok());  // the last token is never computed
-  const Status length = scheduler->check(100, {.max_tokens = 1});
+  EXPECT_TRUE(
+      scheduler->limits().check(10, {.max_tokens = 7}).ok());  // the last token is never computed
+  const Status length = scheduler->limits().check(100, {.max_tokens = 1});
   EXPECT_NE(length.message().find("max_model_len is 100"), std::string::npos) << length.message();
-  EXPECT_TRUE(scheduler->check(16, {.max_tokens = 0}).ok());
+  EXPECT_TRUE(scheduler->limits().check(16, {.max_tokens = 0}).ok());
 }
 
 TEST_F(SchedulerTest, MaxTokensZeroComputesThePromptAndNothingElse) {
