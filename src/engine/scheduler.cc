@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/mutants.h"
 #include "kv/block_hash.h"
 
 namespace quire {
@@ -229,6 +230,11 @@ void Scheduler::commit(const ScheduledBatch& batch,
     const ScheduledSequence& entry = batch.sequences[i];
     Sequence& seq = sequences_[entry.id];
     --seq.num_in_flight;
+    const bool forgets = config_.kv_policy == KvPolicy::kOff && seq.num_in_flight == 0;
+    if (forgets && !mutant("model_check_off_keeps_kv")) {
+      release_blocks(seq);
+      seq.num_computed = 0;
+    }
     if (seq.state == SequenceState::kFinished) {  // ended while this step was in flight
       release_ended(entry.id);
       continue;

@@ -75,7 +75,7 @@ bool Scheduler::grow_regions(GroupRange group, ScheduledBatch* batch) {
 }
 
 // What precedes a step: members that have just forked copy the prompt; without a cache everything
-// that was computed is forgotten.
+// that a launched step computes is forgotten, as it is after the last commit.
 void Scheduler::prepare_policy(ScheduledBatch* batch) {
   if (config_.kv_policy == KvPolicy::kPaged) return;
   for (SequenceId id : running_) {
@@ -93,7 +93,8 @@ void Scheduler::prepare_policy(ScheduledBatch* batch) {
 }
 
 void Scheduler::release_blocks(Sequence& seq) {
-  if (is_contiguous(config_.kv_policy) && seq.table.size() > 0) {
+  const bool has_region = is_contiguous(config_.kv_policy) && seq.table.size() > 0;
+  if (has_region && !mutant("model_check_region_is_lost")) {
     regions_.free(seq.table[0], seq.table.size());
   }
   seq.table.release(pool_);
