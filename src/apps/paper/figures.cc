@@ -18,7 +18,8 @@ const std::vector<PaperFigure>& paper_figures() {
       {"sharing", "blocks saved by parallel sampling and beam search", sharing_figure},
       {"shared-prefix", "throughput with a prefix that all prompts have", shared_prefix_figure},
       {"block-size", "request rate by block size", block_size_figure},
-      {"preemption", "recomputing against swapping, by block size", preemption_figure}};
+      {"preemption", "recomputing against swapping, by block size", preemption_figure},
+      {"batching", "continuous, dynamic and static batches with paged memory", batching_figure}};
   return figures;
 }
 

@@ -85,5 +85,6 @@ Json sharing_figure(const PaperContext& context);
 Json shared_prefix_figure(const PaperContext& context);
 Json block_size_figure(const PaperContext& context);
 Json preemption_figure(const PaperContext& context);
+Json batching_figure(const PaperContext& context);
 
 }  // namespace quire

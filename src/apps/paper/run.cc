@@ -86,6 +86,7 @@ SchedulerConfig ExperimentRun::scheduler_config(const PaperPlatform& platform,
   config.kv_policy = run.system.kv_policy;
   config.batching = run.system.batching;
   config.batch_size = run.system.batch_size;
+  config.batch_window = run.system.batch_window;
   if (run.swaps) {
     config.preemption_mode = PreemptionMode::kSwap;
     config.num_host_blocks = sizes.num_blocks(platform.block_size(run));
