@@ -19,7 +19,11 @@ const std::vector<PaperFigure>& paper_figures() {
       {"shared-prefix", "throughput with a prefix that all prompts have", shared_prefix_figure},
       {"block-size", "request rate by block size", block_size_figure},
       {"preemption", "recomputing against swapping, by block size", preemption_figure},
-      {"batching", "continuous, dynamic and static batches with paged memory", batching_figure}};
+      {"batching", "continuous, dynamic and static batches with paged memory", batching_figure},
+      {"async-tokenize",
+       "string work beside the model or between its steps",
+       nullptr,
+       async_tokenize_figure}};
   return figures;
 }
 

@@ -86,5 +86,6 @@ Json shared_prefix_figure(const PaperContext& context);
 Json block_size_figure(const PaperContext& context);
 Json preemption_figure(const PaperContext& context);
 Json batching_figure(const PaperContext& context);
+Result<Json> async_tokenize_figure(const ComparisonSettings& settings);
 
 }  // namespace quire
