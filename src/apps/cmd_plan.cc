@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "apps/command.h"
+#include "apps/confirm_plan.h"
 #include "apps/engine_flags.h"
 #include "apps/terminal.h"
 #include "frontend/json.h"
@@ -139,13 +140,36 @@ void print(const LlmPlan& plan, const EngineConfig& config) {
   }
 }
 
+void print(const PlanConfirmation& c) {
+  const auto planned = static_cast<double>(c.planned_bytes);
+  std::printf(
+      "\na step of %d tokens and one of %d sequences took %s; planned for them %s: %+.2f %%\n",
+      c.num_tokens,
+      c.num_seqs,
+      human_bytes(c.measured_bytes).c_str(),
+      human_bytes(c.planned_bytes).c_str(),
+      100 * (static_cast<double>(c.measured_bytes) - planned) / planned);
+}
+
 // What does not fit is printed with the rest, and is the command's error.
-Status run(const LlmConfig& config, bool json) {
+Status run(const LlmConfig& config, bool json, bool confirm) {
   QUIRE_ASSIGN_OR_RETURN(const LlmPlan plan, plan_llm(config));
+  std::optional<PlanConfirmation> confirmation;
+  if (confirm && plan.memory.refusal.ok()) {
+    QUIRE_ASSIGN_OR_RETURN(confirmation, confirm_plan(config, plan));
+  }
   if (json) {
-    QUIRE_RETURN_IF_ERROR(write_stdout(dump_json(describe(plan, config.engine), 2) + "\n"));
+    Json text = describe(plan, config.engine);
+    if (confirmation) {
+      text["confirmed"] = {{"tokens", confirmation->num_tokens},
+                           {"sequences", confirmation->num_seqs},
+                           {"planned_bytes", confirmation->planned_bytes},
+                           {"measured_bytes", confirmation->measured_bytes}};
+    }
+    QUIRE_RETURN_IF_ERROR(write_stdout(dump_json(text, 2) + "\n"));
   } else {
     print(plan, config.engine);
+    if (confirmation) print(*confirmation);
   }
   return plan.memory.refusal;
 }
@@ -157,8 +181,13 @@ Command add_plan_command(CommandLine line) {
   auto json = std::make_shared<bool>(false);
   add_model_argument(line, *config);
   add_engine_flags(line, *config);
+  auto confirm = std::make_shared<bool>(false);
   line.flag("--json", *json, "print one JSON object");
-  return [config, json] { return run(*config, *json); };
+  line.flag("--confirm",
+            *confirm,
+            "load the model, compute one step of the largest size, and compare this process's peak "
+            "with the plan of that step");
+  return [config, json, confirm] { return run(*config, *json, *confirm); };
 }
 
 }  // namespace quire

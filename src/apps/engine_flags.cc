@@ -87,6 +87,10 @@ void add_engine_flags(CommandLine line, LlmConfig& config) {
             e.kv_cache_memory_bytes,
             "size of the KV pool; 0 = a share of free memory");
   add("--kv-cache-memory-share", e.kv_cache_memory_share, "that share of free memory");
+  add("--gpu-memory-utilization",
+      e.gpu_memory_utilization,
+      "size the KV pool so that all together take this share of the machine's whole memory; 0 = "
+      "off");
   add("--kv-cache-dtype", e.kv_cache_dtype, "type of keys and values in the pool; auto = float16")
       .type_name("{auto,float16,bfloat16,float32}");
   line.flag("--enable-prefix-caching,!--no-enable-prefix-caching",

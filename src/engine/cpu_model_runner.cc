@@ -17,8 +17,11 @@ CpuModelRunner::CpuModelRunner(std::shared_ptr<const Model> model, Workspace wor
 Result<std::unique_ptr<CpuModelRunner>> CpuModelRunner::create(std::shared_ptr<const Model> model,
                                                                const EngineConfig& config) {
   QUIRE_RETURN_IF_ERROR(config.validate());
+  const MemoryFacts memory = memory_facts();
   const MemoryPlan plan =
-      plan_memory(config, *model, {.available_bytes = memory_facts().available_bytes});
+      plan_memory(config,
+                  *model,
+                  {.total_bytes = memory.total_bytes, .available_bytes = memory.available_bytes});
   return create(std::move(model), config, plan);
 }
 

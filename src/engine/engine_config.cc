@@ -98,6 +98,17 @@ Status EngineConfig::validate() const {
     return invalid_argument("--kv-cache-memory-share must be in (0, 1], got " +
                             std::to_string(kv_cache_memory_share));
   }
+  if (!(gpu_memory_utilization >= 0 && gpu_memory_utilization <= 1)) {
+    return invalid_argument("--gpu-memory-utilization must be in [0, 1], got " +
+                            std::to_string(gpu_memory_utilization) +
+                            " (0 = --kv-cache-memory-share of the free memory)");
+  }
+  if (gpu_memory_utilization > 0 && kv_cache_memory_bytes > 0) {
+    return invalid_argument("--gpu-memory-utilization " + std::to_string(gpu_memory_utilization) +
+                            " and --kv-cache-memory-bytes " +
+                            std::to_string(kv_cache_memory_bytes) +
+                            " both size the KV pool: leave out one of them");
+  }
   QUIRE_RETURN_IF_ERROR(one_of("--kv-cache-dtype",
                                kv_cache_dtype,
                                {"auto", "float16", "bfloat16", "float32", "f16", "bf16", "f32"}));
@@ -125,15 +136,19 @@ std::string KvPoolPlan::to_string() const {
 namespace {
 
 Status too_small(const EngineConfig& config, const KvPoolPlan& plan, int64_t needed_blocks) {
+  const bool utilised = config.gpu_memory_utilization > 0;
+  const std::string left = " (" + std::to_string(plan.pool_bytes) + " bytes)";
   const std::string source =
       config.kv_cache_memory_bytes > 0
           ? "--kv-cache-memory-bytes " + std::to_string(config.kv_cache_memory_bytes)
-          : "the share of free memory (" + std::to_string(plan.pool_bytes) + " bytes)";
-  return resource_exhausted(source + " holds " + std::to_string(plan.num_blocks) +
-                            " KV blocks of " + std::to_string(plan.block_bytes) +
-                            " bytes, but one sequence needs " + std::to_string(needed_blocks) +
-                            " (" + std::to_string(needed_blocks * plan.block_bytes) +
-                            " bytes): raise --kv-cache-memory-bytes or lower --max-model-len");
+      : utilised ? "what --gpu-memory-utilization leaves" + left
+                 : "the share of free memory" + left;
+  return resource_exhausted(
+      source + " holds " + std::to_string(plan.num_blocks) + " KV blocks of " +
+      std::to_string(plan.block_bytes) + " bytes, but one sequence needs " +
+      std::to_string(needed_blocks) + " (" + std::to_string(needed_blocks * plan.block_bytes) +
+      " bytes): raise " + (utilised ? "--gpu-memory-utilization" : "--kv-cache-memory-bytes") +
+      " or lower --max-model-len");
 }
 
 }  // namespace
@@ -150,10 +165,12 @@ KvPoolPlan size_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs, 
   KvPoolPlan plan;
   plan.block_bytes = inputs.block_bytes_per_layer * inputs.num_layers;
   plan.bytes_per_token = (plan.block_bytes + config.block_size - 1) / config.block_size;
-  const bool exact = config.kv_cache_memory_bytes > 0;
+  const bool utilised = config.gpu_memory_utilization > 0;
+  const bool exact = config.kv_cache_memory_bytes > 0 || utilised;
   const int64_t budget =
-      exact ? config.kv_cache_memory_bytes
-            : static_cast<int64_t>(config.kv_cache_memory_share * inputs.free_memory_bytes);
+      utilised ? inputs.free_memory_bytes
+      : exact  ? config.kv_cache_memory_bytes
+               : static_cast<int64_t>(config.kv_cache_memory_share * inputs.free_memory_bytes);
   const int wanted_len = config.max_model_len > 0 ? config.max_model_len : inputs.model_max_len;
   const int64_t blocks_per_sequence = (wanted_len + config.block_size - 1) / config.block_size;
   plan.num_blocks = std::min(budget / plan.block_bytes, kMostBlocks / config.block_size);

@@ -21,6 +21,9 @@ struct EngineConfig {
   std::string kv_cache_dtype = "auto";  // auto (= float16), float16, bfloat16, float32
   int64_t kv_cache_memory_bytes = 0;    // 0: kv_cache_memory_share of the free memory
   double kv_cache_memory_share = 0.4;
+  // > 0: instead of a share of the free memory, all of the machine's memory times this, less
+  // everything else at its peak (vLLM's formula).
+  double gpu_memory_utilization = 0;
   bool enable_prefix_caching = true;
   std::string preemption_mode = "recompute";  // recompute; swap, auto: with swap_space_bytes
   int64_t swap_space_bytes = 0;               // of the host pool that preempted groups go to
@@ -55,12 +58,13 @@ struct KvPoolPlan {
 struct KvPoolInputs {
   int num_layers = 0;
   int64_t block_bytes_per_layer = 0;
-  int64_t free_memory_bytes = 0;
-  int model_max_len = 0;  // the model's context length
+  int64_t free_memory_bytes = 0;  // or, with gpu_memory_utilization, what that leaves
+  int model_max_len = 0;          // the model's context length
 };
 
-// Pure. Uses kv_cache_memory_bytes whole, or kv_cache_memory_share of the free memory, but then no
-// more than max_num_seqs sequences of max_model_len tokens can use.
+// Pure. Uses kv_cache_memory_bytes, or what gpu_memory_utilization leaves, whole; or
+// kv_cache_memory_share of the free memory, but then no more than max_num_seqs sequences of
+// max_model_len tokens can use.
 Result<KvPoolPlan> plan_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs);
 // The same numbers even where they are refused; *refusal says why.
 KvPoolPlan size_kv_pool(const EngineConfig& config, const KvPoolInputs& inputs, Status* refusal);

@@ -69,7 +69,9 @@ std::string remedy(const EngineConfig& config, const MemoryPlan& plan, int64_t m
            std::to_string(std::max<int64_t>(0, bytes / kPoolUnit - 1) * kPoolUnit);
   }
   if (plan.kv.pool_bytes - plan.kv.block_bytes - kPoolUnit >= missing) {
-    return "lower --kv-cache-memory-bytes to at most " +
+    const bool utilised = config.gpu_memory_utilization > 0;
+    return std::string(utilised ? "lower --gpu-memory-utilization, or say instead " : "lower ") +
+           "--kv-cache-memory-bytes " + (utilised ? "" : "to at most ") +
            std::to_string((plan.kv.pool_bytes - missing) / kPoolUnit * kPoolUnit);
   }
   if (plan.activation_bytes + plan.logits_bytes >= missing) {
@@ -110,6 +112,53 @@ void plan_step(const EngineConfig& config, const Model& model, MemoryPlan* plan)
   plan->sampler_bytes = plan->num_threads * Sampler::scratch_bytes(vocab_size);
 }
 
+// The pool, and what grows with it.
+void plan_pool(const EngineConfig& config,
+               const MemoryContext& context,
+               const KvPoolInputs& pool,
+               int64_t rope_bytes_per_position,
+               MemoryPlan* plan) {
+  plan->refusal = Status();
+  plan->kv = size_kv_pool(config, pool, &plan->refusal);
+  plan->rope_bytes =
+      std::min<int64_t>(pool.model_max_len, plan->kv.max_model_len) * rope_bytes_per_position;
+  plan->bookkeeping_bytes = bookkeeping_bytes(config, *plan);
+  plan->rounding_bytes = 0;
+  for (const int64_t bytes : {context.is_loaded ? 0 : plan->weight_bytes,
+                              plan->activation_bytes,
+                              plan->logits_bytes,
+                              plan->kv.pool_bytes,
+                              plan->swap_bytes}) {
+    plan->rounding_bytes += HugeBuffer::page_bytes(bytes) - bytes;
+  }
+}
+
+// Returns what the rest leaves the pool. It may take a share of that; or, with
+// gpu_memory_utilization, total x utilisation - the rest, of which the bookkeeping grows with it.
+int64_t size_pool(const EngineConfig& config,
+                  const MemoryContext& context,
+                  KvPoolInputs pool,
+                  int64_t rope_bytes_per_position,
+                  MemoryPlan* plan) {
+  const bool utilised = config.gpu_memory_utilization > 0;
+  int64_t limit = context.available_bytes;
+  if (utilised) {
+    const auto total = static_cast<double>(context.total_bytes);
+    const auto kept_free = static_cast<int64_t>((1 - config.gpu_memory_utilization) * total);
+    // A model that is loaded has left less.
+    limit = (context.is_loaded ? context.available_bytes : context.total_bytes) - kept_free;
+  }
+  const int64_t left = std::max<int64_t>(0, limit - plan->fixed_bytes());
+  pool.free_memory_bytes = left;
+  plan_pool(config, context, pool, rope_bytes_per_position, plan);
+  while (utilised && plan->peak_bytes() > limit && plan->kv.num_blocks > 0) {
+    pool.free_memory_bytes = plan->kv.pool_bytes - (plan->peak_bytes() - limit);
+    pool.free_memory_bytes = std::max<int64_t>(0, pool.free_memory_bytes);
+    plan_pool(config, context, pool, rope_bytes_per_position, plan);
+  }
+  return left;
+}
+
 }  // namespace
 
 MemoryPlan plan_memory(const EngineConfig& config,
@@ -132,24 +181,11 @@ MemoryPlan plan_memory(const EngineConfig& config,
   // Halved, so that a sum with what no memory holds is a number still.
   plan.num_host_blocks = std::min(config.swap_space_bytes, INT64_MAX / 2) / block_bytes;
   plan.swap_bytes = plan.num_host_blocks * block_bytes;
-  // What the pool may take: a share of what the rest leaves.
-  const int64_t left = std::max<int64_t>(0, context.available_bytes - plan.fixed_bytes());
-  plan.kv = size_kv_pool(config,
-                         {.num_layers = m.num_layers,
+  const KvPoolInputs pool{.num_layers = m.num_layers,
                           .block_bytes_per_layer = kv_block_bytes(layout),
-                          .free_memory_bytes = left,
-                          .model_max_len = m.max_position},
-                         &plan.refusal);
-  plan.rope_bytes =
-      std::min<int64_t>(m.max_position, plan.kv.max_model_len) * rope_bytes_per_position;
-  plan.bookkeeping_bytes = bookkeeping_bytes(config, plan);
-  for (const int64_t bytes : {context.is_loaded ? 0 : plan.weight_bytes,
-                              plan.activation_bytes,
-                              plan.logits_bytes,
-                              plan.kv.pool_bytes,
-                              plan.swap_bytes}) {
-    plan.rounding_bytes += HugeBuffer::page_bytes(bytes) - bytes;
-  }
+                          .free_memory_bytes = 0,
+                          .model_max_len = m.max_position};
+  const int64_t left = size_pool(config, context, pool, rope_bytes_per_position, &plan);
   if (plan.refusal.ok() && config.swap_space_bytes > 0 && plan.num_host_blocks < 1) {
     plan.refusal = resource_exhausted("--swap-space " + std::to_string(config.swap_space_bytes) +
                                       " holds no KV block of " + std::to_string(block_bytes) +

@@ -21,6 +21,7 @@ inline constexpr int kPromptLogitRows = 256;
 
 // What is not the engine's, and counts.
 struct MemoryContext {
+  int64_t total_bytes = 0;      // of the machine
   int64_t available_bytes = 0;  // what can be allocated now
   // The model's weights and tables if they are still to be loaded; empty: it is in memory already,
   // and available_bytes are what it left.

@@ -16,9 +16,11 @@ namespace {
 constexpr int64_t kProgramBytes = 12 << 20;
 
 MemoryPlan plan_for(const OpenModel& open, const EngineConfig& config) {
+  const MemoryFacts memory = memory_facts();
   return plan_memory(config,
                      open.outline(),
-                     {.available_bytes = memory_facts().available_bytes,
+                     {.total_bytes = memory.total_bytes,
+                      .available_bytes = memory.available_bytes,
                       .weights = open.weights(),
                       .is_loaded = false,
                       .tokenizer_bytes = tokenizer_bytes(open.info().tokenizer),

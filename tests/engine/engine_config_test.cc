@@ -29,6 +29,15 @@ TEST(EngineConfig, NamesFlagValueAndLimit) {
               c.kv_cache_memory_share = 1.5;
             }).find("--kv-cache-memory-share must be in (0, 1], got 1.5"),
             std::string::npos);
+  EXPECT_NE(message([](EngineConfig& c) {
+              c.gpu_memory_utilization = 92;
+            }).find("--gpu-memory-utilization must be in [0, 1], got 92"),
+            std::string::npos);
+  EXPECT_NE(message([](EngineConfig& c) {
+              c.gpu_memory_utilization = 0.5;
+              c.kv_cache_memory_bytes = 1024;
+            }).find("--kv-cache-memory-bytes 1024 both size the KV pool: leave out one"),
+            std::string::npos);
   EXPECT_EQ(message([](EngineConfig& c) { c.num_threads = -1; }),
             "--threads must be at least 0, got -1 (0 = every core)");
   EXPECT_NE(message([](EngineConfig& c) {

@@ -17,12 +17,17 @@ LlmConfig tiny_config() {
 }
 
 // The tiny model's plan on a machine with that much free memory.
-MemoryPlan plan_with(const EngineConfig& config, int64_t available_bytes) {
+MemoryPlan plan_with(const EngineConfig& config, int64_t total_bytes, int64_t available_bytes) {
   const OpenModel open = open_model(kTiny / "llama_gqa").value();
-  return plan_memory(
-      config,
-      open.outline(),
-      {.available_bytes = available_bytes, .weights = open.weights(), .is_loaded = false});
+  return plan_memory(config,
+                     open.outline(),
+                     {.total_bytes = total_bytes,
+                      .available_bytes = available_bytes,
+                      .weights = open.weights(),
+                      .is_loaded = false});
+}
+MemoryPlan plan_with(const EngineConfig& config, int64_t bytes) {
+  return plan_with(config, bytes, bytes);
 }
 
 void expect_refused(const MemoryPlan& plan, const std::vector<std::string>& texts) {
@@ -97,6 +102,27 @@ TEST(MemoryPlan, GivesThePoolAShareOfWhatTheRestLeaves) {
       available - (plan.fixed_bytes() - plan.bookkeeping_bytes - plan.rounding_bytes);
   EXPECT_EQ(plan.kv.num_blocks, left / 2 / plan.kv.block_bytes);
   EXPECT_LE(plan.peak_bytes(), available);
+}
+
+// blocks = (total x utilisation - everything else at its peak) / bytes per block
+TEST(MemoryPlan, TakesTheUtilisationOfTheWholeMemory) {
+  EngineConfig config = tiny_config().engine;
+  config.kv_cache_memory_bytes = 0;
+  config.gpu_memory_utilization = 0.5;
+  const int64_t total = int64_t{40} << 20;
+  const MemoryPlan plan = plan_with(config, total);
+  EXPECT_TRUE(plan.refusal.ok()) << plan.refusal.message();
+  EXPECT_LE(plan.peak_bytes(), total / 2);
+  // Another block, with its bookkeeping and its page, would be too many.
+  EXPECT_GT(plan.peak_bytes() + plan.kv.block_bytes + (2 << 20), total / 2);
+  config.gpu_memory_utilization = 1;
+  expect_refused(plan_with(config, total, 30 << 20),
+                 {"but 30.0 MiB",
+                  "lower --gpu-memory-utilization, or say instead "
+                  "--kv-cache-memory-bytes "});
+  config.gpu_memory_utilization = 0.01;
+  expect_refused(plan_with(config, total),
+                 {"what --gpu-memory-utilization leaves", "raise --gpu-memory-utilization"});
 }
 
 TEST(MemoryPlan, NamesTheFlagThatMends) {

@@ -77,6 +77,27 @@ TEST(AttentionExactness, EveryBlockSizeGivesTheSameBits) {
   }
 }
 
+// Contiguous regions are read without their table: whole sequences, partials (of 512 tokens) and
+// tables in which one block alone lies elsewhere.
+TEST(AttentionExactness, RunsOfBlocksGiveTheBitsOfScatteredOnes) {
+  Exec two(2);
+  for (const IsaLevel& level : levels_here()) {
+    for (const int32_t window : {0, 100}) {
+      for (const int32_t queries : {1, 90}) {
+        AttentionCase c{.heads = 6, .kv_heads = 2, .window = window, .seqs = {{700, queries}}};
+        AttentionInputs scattered(c, 23);
+        const std::vector<float> want = attend(*level.ops, two, scattered);
+        for (const int32_t run : {3, 20, 31, 32, 43, 44, 1000}) {
+          c.run_blocks = run;
+          SCOPED_TRACE(std::string(level.name) + " " + describe(c));
+          AttentionInputs inputs(c, 23);
+          expect_same_bits(attend(*level.ops, two, inputs), want);
+        }
+      }
+    }
+  }
+}
+
 TEST(AttentionExactness, BatchMatesDoNotChangeBits) {
   Exec two(2);
   for (const IsaLevel& level : levels_here()) {

@@ -24,13 +24,30 @@ void fill_row(FencedMatrix& m, int64_t row, uint64_t seed, float scale) {
   for (int64_t c = 0; c < m.cols(); ++c) m.at(row, c) = normal(random);
 }
 
+// 0 .. count - 1 in random order, or in runs of `length` from the last to the first, so that no run
+// continues another.
+std::vector<int32_t> block_ids(int32_t count, int32_t length, uint64_t seed) {
+  std::vector<int32_t> ids(count);
+  std::iota(ids.begin(), ids.end(), 0);
+  if (length == 1) {
+    std::mt19937_64 random(seed);
+    std::shuffle(ids.begin(), ids.end(), random);
+    return ids;
+  }
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t first = std::max(0, count - (i / length + 1) * length);
+    ids[i] = first + i % length;
+  }
+  return ids;
+}
+
 }  // namespace
 
 std::string describe(const AttentionCase& c) {
   std::string text = std::string(dtype_info(c.dtype).name) + " H" + std::to_string(c.heads) + " K" +
                      std::to_string(c.kv_heads) + " D" + std::to_string(c.dim) + " B" +
                      std::to_string(c.block_size) + " window " + std::to_string(c.window) +
-                     " (kv_len, queries):";
+                     " runs of " + std::to_string(c.run_blocks) + " (kv_len, queries):";
   for (const TestSequence& s : c.seqs) {
     text += " (" + std::to_string(s.kv_len) + ", " + std::to_string(s.num_queries) + ")";
   }
@@ -47,10 +64,7 @@ AttentionInputs::AttentionInputs(const AttentionCase& c, uint64_t seed)
     num_blocks += div_up(s.kv_len, c.block_size);
     table_stride_ = std::max(table_stride_, div_up(s.kv_len, c.block_size) + 2);
   }
-  std::vector<int32_t> ids(num_blocks);
-  std::iota(ids.begin(), ids.end(), 0);
-  std::mt19937_64 random(seed);
-  std::shuffle(ids.begin(), ids.end(), random);
+  const std::vector<int32_t> ids = block_ids(num_blocks, c.run_blocks, seed);
   tables_.assign(c.seqs.size() * table_stride_, kGarbage);
   kv_.assign(static_cast<size_t>(num_blocks * kv_block_bytes(layout_)), 0xff);  // NaN in all types
   query_start_.push_back(0);

@@ -1,5 +1,5 @@
-// A paged KV cache for tests: blocks in shuffled order, what no sequence owns poisoned with NaN,
-// table entries beyond a sequence's blocks garbage.
+// A paged KV cache for tests: blocks in shuffled order or in runs, what no sequence owns poisoned
+// with NaN, table entries beyond a sequence's blocks garbage.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,7 @@ struct AttentionCase {
   DType dtype = DType::kF16;
   int32_t window = 0;
   std::vector<TestSequence> seqs = {};
+  int32_t run_blocks = 1;  // blocks whose ids follow one another; 1: all in random order
 };
 std::string describe(const AttentionCase& c);
 

@@ -117,6 +117,13 @@ class PeakTest : public CliTest {
     EXPECT_LE(peak_of(arguments), weights + (64 << 20));
   }
 
+  void expect_a_dummy_step_confirms(Arguments flags) {
+    flags.insert(flags.end(), {"--threads", "2", "--confirm"});
+    const Json confirmed = plan(flags)["confirmed"];
+    const auto planned = confirmed["planned_bytes"].get<double>();
+    EXPECT_NEAR(confirmed["measured_bytes"].get<double>(), planned, 0.01 * planned + kSlack);
+  }
+
   std::string model_;
 };
 
@@ -145,6 +152,7 @@ TEST_F(PeakTest, OfAHuggingFaceFolderIsPlanned) {
   model_ = path("synthetic");
   write_synthetic_model(model_, tiny());
   expect_little_beside_the_weights();
+  expect_a_dummy_step_confirms({"--max-num-seqs", "16", "--kv-cache-memory-bytes", "16M"});
   expect_the_planned_peak(
       {"--kv-cache-memory-bytes", "16M", "--max-num-seqs", "16", "--max-model-len", "1024"}, 500);
   expect_the_planned_peak({"--kv-cache-memory-bytes",

@@ -23,7 +23,11 @@ const std::vector<PaperFigure>& paper_figures() {
       {"async-tokenize",
        "string work beside the model or between its steps",
        nullptr,
-       async_tokenize_figure}};
+       async_tokenize_figure},
+      {"paged-overhead",
+       "the attention kernel over blocks anywhere against one region a sequence",
+       nullptr,
+       paged_overhead_figure}};
   return figures;
 }
 

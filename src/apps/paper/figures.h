@@ -87,5 +87,6 @@ Json block_size_figure(const PaperContext& context);
 Json preemption_figure(const PaperContext& context);
 Json batching_figure(const PaperContext& context);
 Result<Json> async_tokenize_figure(const ComparisonSettings& settings);
+Result<Json> paged_overhead_figure(const ComparisonSettings& settings);
 
 }  // namespace quire

@@ -108,24 +108,50 @@ inline void use_slot(const AttentionPlan& p, int64_t slot, int64_t rows, JobMemo
 
 // ---- Keys and values
 
+// Where one head's keys of a sequence's blocks are cached: through the sequence's block table, or,
+// where the ids follow one another (a contiguous region), by the distance of the blocks alone.
 template <class T>
-QUIRE_INLINE const T* block_keys(const AttentionArgs& a, int32_t seq, int32_t head, int32_t block) {
+struct CachedBlocks {
+  const T* origin;       // of block id 0, or of what would be the region's block 0
+  const int32_t* table;  // null: contiguous
+  int64_t stride;        // elements from block to block
+  int32_t block_size;
+  int64_t head_dim;
+  // [D][B]; the values [B][D] follow.
+  QUIRE_INLINE const T* keys(int32_t block) const {
+    return origin + (table == nullptr ? block : table[block]) * stride;
+  }
+};
+
+// Of blocks [first, last]: entries beyond are undefined.
+template <class T>
+inline CachedBlocks<T> cached_blocks(
+    const AttentionArgs& a, int32_t seq, int32_t head, int32_t first, int32_t last) {
   const int64_t size = static_cast<int64_t>(a.layout.head_dim) * a.layout.block_size;
-  const int64_t id = a.block_tables[static_cast<int64_t>(seq) * a.block_table_stride + block];
-  return reinterpret_cast<const T*>(a.kv_layer) + (id * a.layout.num_kv_heads + head) * 2 * size;
+  const int32_t* table = a.block_tables + static_cast<int64_t>(seq) * a.block_table_stride;
+  CachedBlocks<T> blocks{reinterpret_cast<const T*>(a.kv_layer) + head * 2 * size,
+                         table,
+                         a.layout.num_kv_heads * 2 * size,
+                         a.layout.block_size,
+                         a.layout.head_dim};
+  for (int32_t i = first; i < last - (mutant("kernels_region_ends_unseen") ? 1 : 0); ++i) {
+    if (table[i + 1] != table[i] + 1) return blocks;
+  }
+  blocks.table = nullptr;
+  blocks.origin += (static_cast<int64_t>(table[first]) - first) * blocks.stride;
+  return blocks;
 }
 
 // Keys [lo, hi) of the tile at `position`, where they are cached. Blocks of at least kLanes tokens.
 template <class T>
-inline TileView<T> cached_tile(
-    const AttentionArgs& a, int32_t seq, int32_t head, int32_t position, int lo, int hi) {
-  const int32_t b = a.layout.block_size;
-  const int64_t d = a.layout.head_dim;
+inline TileView<T> cached_tile(const CachedBlocks<T>& blocks, int32_t position, int lo, int hi) {
+  const int32_t b = blocks.block_size;
+  const int64_t d = blocks.head_dim;
   TileView<T> view;
   view.num_segments = 0;
   const int step = smaller(b, kTile);
   for (int begin = lo / step * step; begin < hi; begin += step) {
-    const T* keys = block_keys<T>(a, seq, head, (position + begin) / b);
+    const T* keys = blocks.keys((position + begin) / b);
     const int offset = (position + begin) % b;
     view.segments[view.num_segments++] = {
         begin, begin + step, keys + offset, keys + d * b + offset * d, b, d};
@@ -135,20 +161,15 @@ inline TileView<T> cached_tile(
 
 // The same keys widened to f32: keys [D][kTile], values [kTile][padded D].
 template <class T>
-inline void widen_tile(const AttentionPlan& p,
-                       const AttentionJob& job,
-                       const JobMemory& memory,
-                       int32_t position,
-                       int lo,
-                       int hi) {
-  const AttentionArgs& a = *p.args;
-  const int32_t b = a.layout.block_size;
-  const int64_t d = a.layout.head_dim;
+inline void widen_tile(
+    const CachedBlocks<T>& blocks, const JobMemory& memory, int32_t position, int lo, int hi) {
+  const int32_t b = blocks.block_size;
+  const int64_t d = blocks.head_dim;
   const int64_t padded = round_up(d, kLanes);
   for (int j = lo; j < hi;) {
     const int offset = (position + j) % b;
     const int count = smaller(b - offset, hi - j);
-    const T* keys = block_keys<T>(a, job.seq, job.head, (position + j) / b) + offset;
+    const T* keys = blocks.keys((position + j) / b) + offset;
     const T* values = keys - offset + d * b + offset * d;
     for (int64_t i = 0; i < d; ++i) {
       int c = 0;
@@ -225,10 +246,15 @@ inline void attend_partial(const AttentionPlan& p,
   const int32_t first = memory.first_key[0];
   const int32_t end = memory.end_key[rows - 1];
   const int32_t part_end = smaller((partial + 1) * kAttentionPartial, end);
+  const int32_t part_begin = larger(partial * kAttentionPartial, first / kTile * kTile);
+  const CachedBlocks<T> blocks = cached_blocks<T>(a,
+                                                  job.seq,
+                                                  job.head,
+                                                  larger(part_begin, first) / a.layout.block_size,
+                                                  (part_end - 1) / a.layout.block_size);
   int row_begin = 0;
   int row_end = 0;
-  for (int32_t t = larger(partial * kAttentionPartial, first / kTile * kTile); t < part_end;
-       t += kTile) {
+  for (int32_t t = part_begin; t < part_end; t += kTile) {
     // Rows see later keys the later they stand: those with a key in this tile are a range.
     while (memory.end_key[row_begin] <= t) ++row_begin;
     while (row_end < rows && memory.first_key[row_end] < t + kTile) ++row_end;
@@ -238,12 +264,11 @@ inline void attend_partial(const AttentionPlan& p,
       TileView<T> next;
       next.num_segments = 0;
       if (t + kTile < part_end) {
-        next = cached_tile<T>(a, job.seq, job.head, t + kTile, 0, smaller(kTile, end - t - kTile));
+        next = cached_tile<T>(blocks, t + kTile, 0, smaller(kTile, end - t - kTile));
       }
-      attend_tile<T>(
-          states, cached_tile<T>(a, job.seq, job.head, t, lo, hi), next, t, row_begin, row_end);
+      attend_tile<T>(states, cached_tile<T>(blocks, t, lo, hi), next, t, row_begin, row_end);
     } else {
-      widen_tile<T>(p, job, memory, t, lo, hi);
+      widen_tile<T>(blocks, memory, t, lo, hi);
       TileView<float> none;
       none.num_segments = 0;
       attend_tile<float>(states, widened_tile(memory, padded), none, t, row_begin, row_end);
