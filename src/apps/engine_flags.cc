@@ -23,7 +23,8 @@ std::string isa_names() {
 }
 
 // What the papers compare with (engine/policies.h).
-void add_policy_flags(CommandLine line, EngineConfig& e) {
+void add_policy_flags(CommandLine line, LlmConfig& config) {
+  EngineConfig& e = config.engine;
   const std::string group = "Experiments";
   line.option("--kv-policy",
               e.kv_policy,
@@ -58,6 +59,19 @@ void add_policy_flags(CommandLine line, EngineConfig& e) {
               "full")
       .human_integer()
       .shows_default()
+      .group(group);
+  line.option(
+          "--async-tokenize",
+          [&config](const std::string& value) -> Status {
+            if (value != "on" && value != "off") {
+              return invalid_argument("--async-tokenize must be on or off, got '" + value + "'");
+            }
+            config.async_tokenize = value == "on";
+            return {};
+          },
+          "on: threads beside the engine's encode prompts and make text of tokens; off: the "
+          "engine's does, between steps (on by default)")
+      .type_name("{on,off}")
       .group(group);
 }
 
@@ -115,7 +129,7 @@ void add_engine_flags(CommandLine line, LlmConfig& config) {
       e.isa,
       "instruction set, as in quire devices; empty = QUIRE_ISA, else the best; ref = reference")
       .type_name(isa_names());
-  add_policy_flags(line, e);
+  add_policy_flags(line, config);
   line.option("--chat-template", config.chat_template_file, "file with a chat template (Jinja)")
       .group(group);
 }

@@ -34,7 +34,7 @@ struct Engine::Impl {
   Impl(EngineConfig c, const SchedulerConfig& scheduler, std::unique_ptr<ModelRunner> runner)
       : config(std::move(c)),
         info(runner->info()),
-        limits(scheduler, info.num_blocks, info.block_size),
+        limits{scheduler, info.num_blocks, info.block_size},
         shared(std::make_shared<EngineShared>(config.max_num_queued_reqs)),
         loop(scheduler, std::move(runner), shared),
         thread([this] { loop.run(); }) {}
@@ -52,7 +52,7 @@ struct Engine::Impl {
 
   const EngineConfig config;
   const RunnerInfo info;
-  const Scheduler limits;  // never runs: its check() may be called by any thread
+  const RequestLimits limits;
   std::atomic<uint64_t> num_submitted{0};
   std::shared_ptr<EngineShared> shared;
   EngineLoop loop;
@@ -142,6 +142,10 @@ Result<TokenStream> Engine::submit(Request request) {
   QUIRE_RETURN_IF_ERROR(impl.shared->submit(
       SubmitMessage{number, std::move(request), mailbox, std::chrono::steady_clock::now()}));
   return TokenStream(std::move(mailbox));
+}
+
+Status Engine::run_between_steps(std::function<void()> task) {
+  return impl_->shared->run_between_steps({std::move(task)});
 }
 
 EngineStats Engine::stats() const {

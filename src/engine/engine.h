@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -62,6 +63,10 @@ class Engine {
   // Refused at once: invalid sampling, empty prompt, prompt longer than max_model_len or than the
   // whole KV pool, full inbox (kResourceExhausted).
   Result<TokenStream> submit(Request request);
+  // Runs `task` on the engine thread, between two steps, which wait for it. Once accepted it runs,
+  // even if the engine stops before. Refused: with max_num_queued_reqs tasks waiting
+  // (kResourceExhausted), or when the engine has stopped.
+  Status run_between_steps(std::function<void()> task);
   EngineStats stats() const;
   // For a thread that watches: the KV pool and all sequences at a moment, as often as it reads.
   SnapshotReader snapshots();

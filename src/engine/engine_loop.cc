@@ -46,6 +46,21 @@ Status EngineShared::submit(SubmitMessage message) {
   return unavailable("the engine is shutting down");
 }
 
+// The inbox takes every task, as it does what frees places: num_tasks is the bound.
+Status EngineShared::run_between_steps(TaskMessage message) {
+  Status failed = failure.with([](const Status& s) { return s; });
+  if (!failed.ok()) return failed;
+  if (num_tasks.fetch_add(1) >= max_queued) {
+    num_tasks.fetch_sub(1);
+    return resource_exhausted(std::to_string(max_queued) +
+                              " tasks wait for the engine already; try again later or raise "
+                              "--max-num-queued-reqs");
+  }
+  if (inbox.push_always(std::move(message))) return Status();
+  num_tasks.fetch_sub(1);
+  return unavailable("the engine is shutting down");
+}
+
 EngineLoop::EngineLoop(const SchedulerConfig& config,
                        std::unique_ptr<ModelRunner> runner,
                        std::shared_ptr<EngineShared> shared)
@@ -74,6 +89,9 @@ Status EngineLoop::step() {
   InFlight& current = steps_[num_steps_ % 2];
   InFlight& previous = steps_[(num_steps_ + 1) % 2];
   scheduler_.schedule(&current.batch, seconds_at(std::chrono::steady_clock::now()));
+  const int64_t num_batches = scheduler_.stats().num_request_batches;
+  if (num_batches != num_request_batches_) send_held();  // of the batch before
+  num_request_batches_ = num_batches;
   note_scheduled(current.batch);
   if (!current.batch.empty()) {
     current.launch_time = std::chrono::steady_clock::now();
@@ -127,6 +145,8 @@ bool EngineLoop::drain_inbox() {
       open(std::move(*submit));
     } else if (auto* cancelled = std::get_if<CancelMessage>(&message)) {
       cancel(*cancelled);
+    } else if (const auto* task = std::get_if<TaskMessage>(&message)) {
+      run_task(*task);
     } else {
       observe(message);
     }
@@ -134,6 +154,11 @@ bool EngineLoop::drain_inbox() {
   if (!messages_.empty()) publish_stats();
   if (scheduler_.num_running() == 0) send_held();  // the last member was cancelled
   return true;
+}
+
+void EngineLoop::run_task(const TaskMessage& task) {
+  shared_->num_tasks.fetch_sub(1);
+  task.run();
 }
 
 void EngineLoop::open(SubmitMessage message) {
@@ -148,17 +173,22 @@ void EngineLoop::open(SubmitMessage message) {
   entry.number = message.number;
   entry.mailbox = std::move(message.mailbox);
   entry.logits_tap = std::move(request.logits_tap);
+  entry.prepare = std::move(request.prepare);
   entry.wants_logprobs = request.sampling.logprobs.has_value();
   entry.wants_prompt_logprobs = request.sampling.prompt_logprobs.has_value();
   entry.submit_time = message.submit_time;
+  const int num_answers = request.sampling.n;
   spec.sampling = std::move(request.sampling);
   const Result<SequenceId> id = scheduler_.add(std::move(spec));
   if (!id.ok()) {  // submit() asked the same question
-    TokenDelta delta;
-    delta.finish_reason = FinishReason::kError;
-    delta.error = id.status();
     shared_->num_queued.fetch_sub(1);
-    entry.mailbox->deliver_to_all(delta);
+    for (int i = 0; i < num_answers; ++i) {
+      TokenDelta delta;
+      delta.index = i;
+      delta.finish_reason = FinishReason::kError;
+      delta.error = id.status();
+      send(entry, std::move(delta));
+    }
     return;
   }
   const Sequence& first = scheduler_.sequence(*id);
@@ -297,6 +327,10 @@ double EngineLoop::seconds_at(std::chrono::steady_clock::time_point time) const 
 // A request-level batch answers when its last member has ended; who no longer waits for an answer
 // is told at once.
 void EngineLoop::send(const OpenRequest& request, TokenDelta delta) {
+  if (request.prepare) {
+    std::any prepared = request.prepare(delta);
+    delta.prepared.push_back(std::move(prepared));
+  }
   if (scheduler_.config().batching == Batching::kContinuous || is_failure(delta)) {
     request.mailbox->deliver(std::move(delta));
   } else {

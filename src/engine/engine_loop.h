@@ -35,16 +35,22 @@ struct SubscribeMessage {
   std::shared_ptr<KvEventQueue> queue;
   bool ends = false;  // unsubscribes
 };
-using EngineMessage = std::variant<SubmitMessage, CancelMessage, SnapshotMessage, SubscribeMessage>;
+struct TaskMessage {
+  std::function<void()> run;
+};
+using EngineMessage =
+    std::variant<SubmitMessage, CancelMessage, SnapshotMessage, SubscribeMessage, TaskMessage>;
 
 // What the engine thread shares with all others; outlives the engine where a stream does.
 struct EngineShared {
   explicit EngineShared(int max_queued) : max_queued(max_queued), inbox(max_queued) {}
   // Takes a place in the line and queues the message, or says why not.
   Status submit(SubmitMessage message);
+  Status run_between_steps(TaskMessage message);
 
   const int max_queued;
   std::atomic<int> num_queued{0};  // submitted and not running yet
+  std::atomic<int> num_tasks{0};   // in the inbox
   std::atomic<uint64_t> next_request{0};
   BoundedQueue<EngineMessage> inbox;
   Monitor<EngineStats> stats;
@@ -66,6 +72,7 @@ class EngineLoop {
     std::vector<SequenceId> open;  // sequences that have not ended
     std::shared_ptr<Mailbox> mailbox;
     std::function<void(int, std::span<const float>)> logits_tap;
+    std::function<std::any(TokenDelta&)> prepare;
     bool wants_logprobs = false, wants_prompt_logprobs = false;
     bool queued = true;       // counted in num_queued
     bool has_answer = false;  // one has ended without error
@@ -92,6 +99,7 @@ class EngineLoop {
   Status step();
   Status collect_and_commit(InFlight& step);
   void open(SubmitMessage message);
+  void run_task(const TaskMessage& task);
   void cancel(CancelMessage message);
   void observe(const EngineMessage& message);
   void note_cost(const InFlight& step);
@@ -112,7 +120,7 @@ class EngineLoop {
   Scheduler scheduler_;
   KvEventHub events_;
   std::array<InFlight, 2> steps_;  // one being computed, one being prepared
-  int64_t num_steps_ = 0;
+  int64_t num_steps_ = 0, num_request_batches_ = 0;
   double seconds_per_token_ = 0;  // of prompts
   const std::chrono::steady_clock::time_point start_time_ = std::chrono::steady_clock::now();
   std::vector<HeldDelta> held_;

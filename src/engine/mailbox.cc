@@ -20,9 +20,11 @@ void merge(TokenDelta& into, TokenDelta& delta) {
   append(into.tokens, delta.tokens);
   append(into.logprobs, delta.logprobs);
   append(into.prompt_logprobs, delta.prompt_logprobs);
+  append(into.prepared, delta.prepared);
   delta.tokens = std::move(into.tokens);
   delta.logprobs = std::move(into.logprobs);
   delta.prompt_logprobs = std::move(into.prompt_logprobs);
+  delta.prepared = std::move(into.prepared);
   into = std::move(delta);
 }
 
@@ -35,15 +37,6 @@ void Mailbox::deliver(TokenDelta delta) {
     s.num_pending += !answer.has_pending;
     answer.has_pending = true;
   });
-}
-
-void Mailbox::deliver_to_all(const TokenDelta& delta) {
-  const int count = state_.with([](const State& s) { return static_cast<int>(s.answers.size()); });
-  for (int i = 0; i < count; ++i) {
-    TokenDelta copy = delta;
-    copy.index = i;
-    deliver(std::move(copy));
-  }
 }
 
 std::optional<TokenDelta> Mailbox::take(State& s) {

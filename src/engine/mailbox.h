@@ -25,8 +25,6 @@ class Mailbox {
   // Engine thread: adds to what has not been read of answer delta.index. After its finish reason
   // nothing may follow.
   void deliver(TokenDelta delta);
-  // The same to every answer.
-  void deliver_to_all(const TokenDelta& delta);
 
   // Reader. Everything that has arrived of one answer, as one delta; the answers take turns.
   std::optional<TokenDelta> next();

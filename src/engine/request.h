@@ -1,6 +1,7 @@
 // What goes into the engine and what comes out: tokens, never strings.
 #pragma once
 
+#include <any>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -55,6 +56,8 @@ struct SamplingParams {
   bool operator==(const SamplingParams&) const = default;
 };
 
+struct TokenDelta;
+
 struct Request {
   std::string id;
   std::vector<int32_t> prompt;  // at least one token
@@ -64,6 +67,10 @@ struct Request {
   // generated one, on the engine thread. With a tap no prompt position is served from the prefix
   // cache.
   std::function<void(int position, std::span<const float> logits)> logits_tap;
+  // Sees each message of the stream on the engine thread, between two steps, before it is
+  // delivered, and may move its tokens away; the reader finds what it returns in
+  // TokenDelta::prepared. The next step waits for it.
+  std::function<std::any(TokenDelta& delta)> prepare;
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kAborted, kError };
@@ -92,6 +99,8 @@ struct TokenDelta {
   int num_preemptions = 0;            // (final message)
   // Seconds since submit (final message): scheduled first, first token committed, finished.
   double scheduled_time = 0, first_token_time = 0, finish_time = 0;
+  // What Request::prepare returned for each of the messages that have become this one, in order.
+  std::vector<std::any> prepared;
 };
 
 }  // namespace quire

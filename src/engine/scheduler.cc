@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/mutants.h"
 #include "kv/block_hash.h"
 
 namespace quire {
@@ -41,15 +42,25 @@ void Scheduler::schedule(ScheduledBatch* batch, double now) {
                  config_.max_num_batched_tokens,
                  config_.max_logit_rows,
                  pool_.num_blocks());
+  fill(batch, now);
+  // The last member of a request-level batch may have made way for members that have ended and keep
+  // their memory until the batch is over: it is over now, and the next one begins.
+  if (batch->sequences.empty() && batch->swap_out.empty() && ends_batch_by_making_way()) {
+    batch->clear();  // copies into regions that are given up
+    fill(batch, now);
+  }
+  stats_.num_computed_tokens += static_cast<int64_t>(batch->tokens.size());
+  stats_.num_copied_blocks += static_cast<int64_t>(batch->copies.size());
+  stats_.peak_used_blocks = std::max(stats_.peak_used_blocks, pool_.num_used());
+}
+
+void Scheduler::fill(ScheduledBatch* batch, double now) {
   Budget budget{config_.max_num_batched_tokens, config_.max_logit_rows - config_.max_num_seqs, 0};
   prepare_policy(batch);
   end_batch_if_over();
   open_batch(now);
   schedule_running(batch, &budget);
   if (!budget.preempted) admit_waiting(batch, &budget);
-  stats_.num_computed_tokens += static_cast<int64_t>(batch->tokens.size());
-  stats_.num_copied_blocks += static_cast<int64_t>(batch->copies.size());
-  stats_.peak_used_blocks = std::max(stats_.peak_used_blocks, pool_.num_used());
 }
 
 void Scheduler::schedule_running(ScheduledBatch* batch, Budget* budget) {
@@ -219,6 +230,11 @@ void Scheduler::commit(const ScheduledBatch& batch,
     const ScheduledSequence& entry = batch.sequences[i];
     Sequence& seq = sequences_[entry.id];
     --seq.num_in_flight;
+    const bool forgets = config_.kv_policy == KvPolicy::kOff && seq.num_in_flight == 0;
+    if (forgets && !mutant("model_check_off_keeps_kv")) {
+      release_blocks(seq);
+      seq.num_computed = 0;
+    }
     if (seq.state == SequenceState::kFinished) {  // ended while this step was in flight
       release_ended(entry.id);
       continue;

@@ -19,38 +19,13 @@
 
 #include "base/status.h"
 #include "engine/beam_search.h"
-#include "engine/policies.h"
+#include "engine/request_limits.h"
 #include "engine/scheduled_batch.h"
 #include "engine/sequence.h"
 #include "kv/buddy_allocator.h"
 #include "kv/prefix_cache.h"
 
 namespace quire {
-
-// What becomes of the KV of a group that must give up its blocks. Vocabulary of the PagedAttention
-// paper (Kwon et al., SOSP 2023, section 4.5).
-enum class PreemptionMode : uint8_t {
-  kRecompute,  // dropped and computed again
-  kSwap,       // copied to the host pool, all of it or nothing; recomputed where that is full
-  kAuto,       // whichever is cheaper by the measured costs
-};
-
-struct SchedulerConfig {
-  int max_num_seqs = 64;
-  int max_num_batched_tokens = 512;
-  int max_model_len = 2048;
-  int long_prefill_token_threshold = 0;
-  int max_logit_rows = 65;  // of a step; at least max_num_seqs + 1
-  bool enable_prefix_caching = true;
-  PreemptionMode preemption_mode = PreemptionMode::kRecompute;
-  int num_host_blocks = 0;                // of the host pool
-  double swap_seconds_per_block = 0;      // measured: out and back in again
-  KvPolicy kv_policy = KvPolicy::kPaged;  // the others: without prefix caching and swapping
-  Batching batching = Batching::kContinuous;
-  int batch_size = 8;       // requests of a dynamic or static batch
-  double batch_window = 0;  // seconds that the first request of a dynamic batch waits at most
-  bool operator==(const SchedulerConfig&) const = default;
-};
 
 // What commit() did to one sequence of the batch.
 struct CommittedSequence {
@@ -75,6 +50,7 @@ struct SchedulerStats {
   int64_t num_computed_tokens = 0, num_copied_blocks = 0;   // of all launched steps
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   int peak_used_blocks = 0;
+  int64_t num_request_batches = 0;  // dynamic or static ones that have begun
   bool operator==(const SchedulerStats&) const = default;
 };
 
@@ -82,10 +58,8 @@ class Scheduler {
  public:
   Scheduler(SchedulerConfig config, int num_blocks, int block_size);
 
-  // Refuses what could never finish, with the numbers: an empty prompt, one longer than
-  // max_model_len, a prompt whose output would not fit in the whole pool. Pure.
-  Status check(int num_prompt_tokens, const SamplingParams& sampling) const;
-  // Into the waiting line. Returns the first of the group.
+  RequestLimits limits() const { return {config_, pool_.num_blocks(), pool_.block_size()}; }
+  // Into the waiting line, unless the limits refuse it. Returns the first of the group.
   Result<SequenceId> add(SequenceSpec spec);
   // The sequences that the answers of this group will be read from, in order.
   std::vector<SequenceId> answers_of(SequenceId first) const;
@@ -93,8 +67,8 @@ class Scheduler {
   // Its blocks are free once no launched step contains it.
   void cancel(SequenceId id);
 
-  // Fills *batch; it stays empty when nothing can run now. `now` is the caller's clock, in seconds:
-  // with SequenceSpec::submit_time it decides when a dynamic batch starts.
+  // Fills *batch; it stays empty only when nothing can run now. `now` is the caller's clock, in
+  // seconds: with SequenceSpec::submit_time it decides when a dynamic batch starts.
   void schedule(ScheduledBatch* batch, double now = 0);
   // Only time can start something: when that is.
   std::optional<double> waits_until(double now) const;
@@ -145,6 +119,7 @@ class Scheduler {
     size_t begin, end;
   };
 
+  void fill(ScheduledBatch* batch, double now);
   void schedule_running(ScheduledBatch* batch, Budget* budget);
   bool schedule_group(GroupRange group, ScheduledBatch* batch, Budget* budget);
   GroupRange group_at(size_t begin) const;
@@ -208,8 +183,7 @@ class Scheduler {
   int blocks_missing(const Sequence& seq) const;
 
   // scheduler_policy.cc
-  int reservation_tokens(int num_tokens, int num_prompt, int expected_output) const;
-  Status check_policy(int num_prompt, const SamplingParams& sampling) const;
+  int tokens_to_reserve(const Sequence& seq) const;
   bool reserve_regions(SequenceId first);
   bool reserve_region(Sequence& seq);
   bool admit_contiguous(SequenceId first, ScheduledBatch* batch, Budget* budget);
@@ -224,6 +198,7 @@ class Scheduler {
   void count_in_batch(bool admitted);
   void release_ended(SequenceId id);
   void end_batch_if_over();
+  bool ends_batch_by_making_way() const;
 
   SchedulerConfig config_;
   BlockPool pool_;

@@ -1,6 +1,5 @@
-// How requests come in: what is refused, the waiting line, and who leaves it for the running ones.
+// How requests come in: the waiting line, and who leaves it for the running ones.
 #include <algorithm>
-#include <string>
 
 #include "base/check.h"
 #include "base/mutants.h"
@@ -8,56 +7,8 @@
 
 namespace quire {
 
-Status Scheduler::check(int num_prompt_tokens, const SamplingParams& sampling) const {
-  const int max_tokens = sampling.max_tokens;
-  if (num_prompt_tokens < 1) {
-    return invalid_argument("the prompt must have at least 1 token, got 0");
-  }
-  const int room = config_.max_model_len - num_prompt_tokens;
-  if (room < std::min(1, max_tokens)) {
-    return invalid_argument("the prompt has " + std::to_string(num_prompt_tokens) +
-                            " tokens, but max_model_len is " +
-                            std::to_string(config_.max_model_len) +
-                            " tokens of prompt and output together: shorten the prompt or raise "
-                            "--max-model-len");
-  }
-  const std::string name = sampling.is_beam_search() ? "beam_width" : "n";
-  const int num_sequences = sampling.num_sequences();
-  const std::string what = name + " is " + std::to_string(num_sequences);
-  if (num_sequences > config_.max_num_seqs) {
-    return invalid_argument(what + ", but max_num_seqs is " + std::to_string(config_.max_num_seqs) +
-                            ", and answers to one prompt run together: lower " + name +
-                            " or raise --max-num-seqs");
-  }
-  if (sampling.is_beam_search() && num_sequences > config_.max_num_batched_tokens) {
-    return invalid_argument(what + ", but max_num_batched_tokens is " +
-                            std::to_string(config_.max_num_batched_tokens) +
-                            ", and all beams run in one step: lower beam_width or raise "
-                            "--max-num-batched-tokens");
-  }
-  QUIRE_RETURN_IF_ERROR(check_policy(num_prompt_tokens, sampling));
-  if (is_contiguous(config_.kv_policy)) return Status();
-  // The last token is sampled and never computed. Full blocks of the prompt are shared.
-  const int64_t computed = int64_t{num_prompt_tokens} + std::max(0, std::min(max_tokens, room) - 1);
-  const bool shares = num_sequences > 1 && config_.kv_policy == KvPolicy::kPaged;
-  const int64_t shared = shares ? num_prompt_tokens / pool_.block_size() : 0;
-  const int64_t blocks_of_one = (computed + pool_.block_size() - 1) / pool_.block_size();
-  const int64_t blocks = shared + num_sequences * (blocks_of_one - shared);
-  if (blocks > pool_.num_blocks()) {
-    return invalid_argument(
-        "the prompt of " + std::to_string(num_prompt_tokens) + " tokens and max_tokens " +
-        std::to_string(max_tokens) +
-        (num_sequences == 1 ? ""
-                            : ", " + name + " = " + std::to_string(num_sequences) + " times,") +
-        " need " + std::to_string(blocks) + " KV blocks, but the whole pool has " +
-        std::to_string(pool_.num_blocks()) + " blocks of " + std::to_string(pool_.block_size()) +
-        " tokens: shorten the prompt, lower max_tokens or raise --kv-cache-memory-bytes");
-  }
-  return Status();
-}
-
 Result<SequenceId> Scheduler::add(SequenceSpec spec) {
-  QUIRE_RETURN_IF_ERROR(check(static_cast<int>(spec.prompt.size()), spec.sampling));
+  QUIRE_RETURN_IF_ERROR(limits().check(static_cast<int>(spec.prompt.size()), spec.sampling));
   forget_ended();
   const SequenceId first = open(spec, 0);
   for (int i = 1; i < spec.sampling.num_sequences(); ++i) {

@@ -2,6 +2,7 @@
 // have ended keep their memory and their slot until then.
 #include <algorithm>
 
+#include "base/mutants.h"
 #include "engine/scheduler.h"
 
 namespace quire {
@@ -14,12 +15,14 @@ void Scheduler::open_batch(double now) {
   if (waiting_.empty() || std::ranges::any_of(sequences_, is_over)) return;
   if (batch_start_time(now) > now) return;
   batch_places_ = std::min(config_.batch_size, static_cast<int>(waiting_.size()));
+  ++stats_.num_request_batches;
 }
 
 // When the next batch may start, if no other request arrives.
 double Scheduler::batch_start_time(double now) const {
   const bool is_full = static_cast<int>(waiting_.size()) >= config_.batch_size;
   if (config_.batching != Batching::kDynamic || is_full) return now;
+  if (mutant("model_check_batch_ignores_window")) return now;
   return sequences_[waiting_.front()].submit_time + config_.batch_window;
 }
 
@@ -38,6 +41,7 @@ bool Scheduler::takes_another_request() const {
 // A request has joined the batch, or found no room: then the batch is complete.
 void Scheduler::count_in_batch(bool admitted) {
   if (config_.batching == Batching::kContinuous) return;
+  if (admitted && mutant("model_check_batch_takes_late_requests")) return;
   batch_places_ = admitted ? batch_places_ - 1 : 0;
 }
 
@@ -57,6 +61,15 @@ void Scheduler::end_batch_if_over() {
     const Sequence& seq = sequences_[id];
     if (seq.state == SequenceState::kFinished && seq.num_in_flight == 0) release(id);
   }
+}
+
+// After the running members were given what there is: nobody runs, and ended ones hold memory.
+bool Scheduler::ends_batch_by_making_way() const {
+  if (mutant("model_check_last_member_waits")) return false;
+  if (config_.batching == Batching::kContinuous || !running_.empty()) return false;
+  return std::ranges::any_of(sequences_, [](const Sequence& s) {
+    return s.state == SequenceState::kFinished && s.num_in_flight == 0;
+  });
 }
 
 }  // namespace quire

@@ -122,7 +122,7 @@ void Scheduler::promote(SequenceId first) {
   seq.num_cached_tokens = old.num_cached_tokens;
   seq.state = old.state;
   if (is_contiguous(config_.kv_policy)) {  // each has a region
-    std::swap(seq.table, old.table);
+    if (!mutant("model_check_promoted_keeps_its_region")) std::swap(seq.table, old.table);
     seq.num_computed = old.num_computed;
   } else if (!seq.is_swapped) {
     seq.table.fork(pool_, old.table);

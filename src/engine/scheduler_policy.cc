@@ -5,8 +5,6 @@
 // and off may. The members of a group have a region each: whoever computed the prompt is copied by
 // the others at the next step (copy_sources), because a step's copies come before what it computes.
 #include <algorithm>
-#include <bit>
-#include <string>
 
 #include "base/check.h"
 #include "base/mutants.h"
@@ -14,72 +12,15 @@
 
 namespace quire {
 
-// Tokens of the region that a request of this size gets at admission.
-int Scheduler::reservation_tokens(int num_tokens, int num_prompt, int expected_output) const {
-  switch (config_.kv_policy) {
-    case KvPolicy::kMax:
-      return config_.max_model_len;
-    case KvPolicy::kPow2: {
-      const int rounded = static_cast<int>(std::bit_ceil(static_cast<unsigned>(expected_output)));
-      return std::min(num_prompt + rounded, config_.max_model_len);
-    }
-    case KvPolicy::kOracle:
-      return num_prompt + expected_output;
-    default:
-      return num_tokens;
-  }
+int Scheduler::tokens_to_reserve(const Sequence& seq) const {
+  return reservation_tokens(config_, seq.num_tokens(), seq.num_prompt, seq.expected_output);
 }
 
 int Scheduler::reserved_blocks(const Sequence& seq) const {
   if (!is_contiguous(config_.kv_policy) || config_.kv_policy == KvPolicy::kGrow) {
     return seq.table.size();
   }
-  return std::min(
-      seq.table.size(),
-      num_blocks_for(reservation_tokens(seq.num_tokens(), seq.num_prompt, seq.expected_output),
-                     pool_.block_size()));
-}
-
-// For check(): does a request fit into an empty pool?
-Status Scheduler::check_policy(int num_prompt, const SamplingParams& sampling) const {
-  if (config_.kv_policy == KvPolicy::kPaged) return Status();
-  if (sampling.is_beam_search()) {
-    return invalid_argument("beam_width is " + std::to_string(sampling.beam_width) +
-                            ", but beams share blocks, which --kv-policy " +
-                            std::string(name_of(config_.kv_policy)) +
-                            " does not: say --kv-policy paged");
-  }
-  const int room = config_.max_model_len - num_prompt;
-  int output = std::min(sampling.max_tokens, room);
-  const int expected = std::min(sampling.expected_output_tokens.value_or(output), output);
-  if (knows_output(config_.kv_policy)) output = expected;
-  const int computed = num_prompt + std::max(0, output - 1);  // the last token is never computed
-  const std::string policy = "--kv-policy " + std::string(name_of(config_.kv_policy));
-  if (config_.kv_policy == KvPolicy::kOff) {
-    if (computed > config_.max_num_batched_tokens) {
-      return invalid_argument(
-          policy + " computes all " + std::to_string(computed) +
-          " tokens of prompt and output in one step, but " + "--max-num-batched-tokens is " +
-          std::to_string(config_.max_num_batched_tokens) + ": raise it or lower max_tokens");
-    }
-    return Status();
-  }
-  const int tokens = reservation_tokens(computed, num_prompt, expected);
-  const int blocks = num_blocks_for(tokens, pool_.block_size());
-  const int num_regions = regions_.capacity_for(blocks);
-  // To grow, an answer needs its next region beside the one it leaves.
-  const bool grows = config_.kv_policy == KvPolicy::kGrow &&
-                     blocks > num_blocks_for(num_prompt, pool_.block_size());
-  const int wanted = sampling.n + (grows ? 1 : 0);
-  if (wanted <= num_regions) return Status();
-  return invalid_argument(
-      policy + " takes up to " + std::to_string(tokens) + " tokens (" +
-      std::to_string(BuddyAllocator::rounded(blocks)) + " consecutive KV blocks) for an answer, " +
-      std::to_string(wanted) + " times for n = " + std::to_string(sampling.n) +
-      (grows ? " and a copy" : "") + ", and the pool of " + std::to_string(pool_.num_blocks()) +
-      " blocks holds " + std::to_string(num_regions) +
-      " such regions: raise --kv-cache-memory-bytes, lower --max-model-len or max_tokens, or say "
-      "--kv-policy paged");
+  return std::min(seq.table.size(), num_blocks_for(tokens_to_reserve(seq), pool_.block_size()));
 }
 
 // Regions for all members of a waiting group, or none and false.
@@ -95,8 +36,7 @@ bool Scheduler::reserve_regions(SequenceId first) {
 }
 
 bool Scheduler::reserve_region(Sequence& seq) {
-  const int tokens = reservation_tokens(seq.num_tokens(), seq.num_prompt, seq.expected_output);
-  const int count = num_blocks_for(tokens, pool_.block_size());
+  const int count = num_blocks_for(tokens_to_reserve(seq), pool_.block_size());
   const bool exact = config_.kv_policy == KvPolicy::kGrow;
   const BlockId region = exact ? regions_.allocate_exactly(count) : regions_.allocate(count);
   if (region == kNoBlock) return false;
@@ -135,7 +75,7 @@ bool Scheduler::grow_regions(GroupRange group, ScheduledBatch* batch) {
 }
 
 // What precedes a step: members that have just forked copy the prompt; without a cache everything
-// that was computed is forgotten.
+// that a launched step computes is forgotten, as it is after the last commit.
 void Scheduler::prepare_policy(ScheduledBatch* batch) {
   if (config_.kv_policy == KvPolicy::kPaged) return;
   for (SequenceId id : running_) {
@@ -153,7 +93,8 @@ void Scheduler::prepare_policy(ScheduledBatch* batch) {
 }
 
 void Scheduler::release_blocks(Sequence& seq) {
-  if (is_contiguous(config_.kv_policy) && seq.table.size() > 0) {
+  const bool has_region = is_contiguous(config_.kv_policy) && seq.table.size() > 0;
+  if (has_region && !mutant("model_check_region_is_lost")) {
     regions_.free(seq.table[0], seq.table.size());
   }
   seq.table.release(pool_);
@@ -182,8 +123,7 @@ bool Scheduler::head_waits_for_memory() const {
     // Cached blocks that it would find again are not counted: an estimate from above.
     return blocks_missing(seq) > pool_.num_available();
   }
-  const int tokens = reservation_tokens(seq.num_tokens(), seq.num_prompt, seq.expected_output);
-  return regions_.largest_free() < num_blocks_for(tokens, pool_.block_size());
+  return regions_.largest_free() < num_blocks_for(tokens_to_reserve(seq), pool_.block_size());
 }
 
 }  // namespace quire

@@ -26,7 +26,18 @@ void TextDelta::append(TextDelta later) {
   *this = std::move(later);
 }
 
-TextDelta AnswerText::convert(TokenDelta in) {
+void ConvertedDelta::append(ConvertedDelta later) {
+  text.append(std::move(later.text));
+  stop_matched |= later.stop_matched;
+}
+
+ConvertedDelta AnswerText::convert(TokenDelta in) {
+  const bool was_matched = stop_matched();
+  TextDelta text = to_text(std::move(in));
+  return {std::move(text), !was_matched && stop_matched()};
+}
+
+TextDelta AnswerText::to_text(TokenDelta in) {
   TextDelta out;
   out.index = in.index;
   out.prompt_logprobs = std::move(in.prompt_logprobs);

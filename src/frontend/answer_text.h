@@ -28,6 +28,14 @@ struct TextDelta {
   void append(TextDelta later);
 };
 
+// What one message of the engine becomes.
+struct ConvertedDelta {
+  TextDelta text;
+  bool stop_matched = false;  // a stop string ended the answer here
+
+  void append(ConvertedDelta later);
+};
+
 class AnswerText {
  public:
   // `report_logprobs`: those that come are given out, not only summed.
@@ -38,10 +46,12 @@ class AnswerText {
 
   // A stop string ends the answer in the middle of what the engine computes: the text ends at once,
   // the finish reason comes when the engine has ended it too.
-  TextDelta convert(TokenDelta in);
-  bool stop_matched() const { return stop_.matched().has_value(); }
+  ConvertedDelta convert(TokenDelta in);
 
  private:
+  TextDelta to_text(TokenDelta in);
+  bool stop_matched() const { return stop_.matched().has_value(); }
+
   Detokenizer detokenizer_;
   StopStrings stop_;
   bool report_logprobs_;

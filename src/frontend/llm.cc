@@ -67,8 +67,10 @@ Result<std::unique_ptr<Llm>> Llm::load(LlmConfig config) {
   config.engine.max_model_len = plan.kv.max_model_len;
   llm->engine_config_ = config.engine;
   QUIRE_ASSIGN_OR_RETURN(llm->engine_, Engine::create(config.engine, std::move(runner)));
-  llm->tokenizer_pool_ =
-      std::make_unique<TaskPool>(config.num_tokenizer_threads, config.max_queued_tokenizations);
+  if (config.async_tokenize) {
+    llm->tokenizer_pool_ =
+        std::make_unique<TaskPool>(config.num_tokenizer_threads, config.max_queued_tokenizations);
+  }
   llm->report_.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return llm;
@@ -107,7 +109,7 @@ Result<std::vector<TokenId>> Llm::encode_chat(std::string_view rendered) const {
 
 namespace {
 
-// The work of a tokenizer thread: text -> tokens -> engine.
+// The work of a tokenizer thread, or of the engine's without one: text -> tokens -> engine.
 Result<std::vector<TokenId>> encode(const Llm& llm,
                                     std::variant<std::string, std::vector<TokenId>>& prompt,
                                     bool rendered_chat) {
@@ -173,13 +175,15 @@ Result<TextStream> Llm::submit(GenerateRequest in) {
   }
 
   auto pending = std::make_shared<PendingRequest>();
-  TextStream stream(pending, text_.tokenizer, in.output, plan);
+  const bool is_prepared = tokenizer_pool_ == nullptr;
+  TextStream stream(pending, text_.tokenizer, in.output, plan, is_prepared);
   auto request = std::make_shared<Request>();
+  if (is_prepared) request->prepare = stream.preparer();
   request->id = std::move(in.id);
   request->sampling = std::move(in.sampling);
   request->cache_salt = std::move(in.cache_salt);
   request->logits_tap = std::move(in.logits_tap);
-  const bool queued = tokenizer_pool_->submit([this, pending, request, prompt, is_chat]() mutable {
+  auto admit = [this, pending, request, prompt = std::move(prompt), is_chat]() mutable {
     if (pending->cancelled)
       return pending->admitted.set_value(cancelled("the request was cancelled"));
     Result<std::vector<TokenId>> tokens = encode(*this, prompt, is_chat);
@@ -187,12 +191,16 @@ Result<TextStream> Llm::submit(GenerateRequest in) {
     pending->prompt = *tokens;
     request->prompt = std::move(*tokens);
     pending->admitted.set_value(engine_->submit(std::move(*request)));
-  });
-  if (!queued) {
-    return resource_exhausted("more than " + std::to_string(tokenizer_pool_->max_queued()) +
-                              " prompts wait for the tokenizer; try again later");
-  }
+  };
+  QUIRE_RETURN_IF_ERROR(queue_tokenization(std::move(admit)));
   return stream;
+}
+
+Status Llm::queue_tokenization(std::function<void()> task) {
+  if (tokenizer_pool_ == nullptr) return engine_->run_between_steps(std::move(task));
+  if (tokenizer_pool_->submit(std::move(task))) return {};
+  return resource_exhausted("more than " + std::to_string(tokenizer_pool_->max_queued()) +
+                            " prompts wait for the tokenizer; try again later");
 }
 
 }  // namespace quire

@@ -27,6 +27,9 @@ struct LlmConfig {
   std::string chat_template_file;  // overrides the model's own
   int num_tokenizer_threads = 1;
   int max_queued_tokenizations = 4096;
+  // false: the engine thread encodes prompts and makes text of tokens, between steps, which wait;
+  // for experiments. max_num_queued_reqs bounds the prompts that wait then.
+  bool async_tokenize = true;
 };
 
 struct GenerateRequest {
@@ -61,8 +64,8 @@ class Llm {
   static Result<std::unique_ptr<Llm>> load(LlmConfig config);
   ~Llm();
 
-  // Renders the chat, queues the rest for the tokenizer pool. What the engine refuses comes out of
-  // TextStream::wait_admitted().
+  // Renders the chat, queues the rest for the tokenizer pool (async_tokenize) or the engine. What
+  // the engine refuses comes out of TextStream::wait_admitted().
   Result<TextStream> submit(GenerateRequest request);
 
   const ModelConfig& model_config() const { return model_config_; }
@@ -81,6 +84,7 @@ class Llm {
 
  private:
   explicit Llm(TextModel text) : text_(std::move(text)) {}
+  Status queue_tokenization(std::function<void()> task);
 
   ModelConfig model_config_;
   EngineConfig engine_config_;
@@ -88,7 +92,8 @@ class Llm {
   LoadReport report_;
   TextModel text_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<TaskPool> tokenizer_pool_;  // last: joined first, its tasks use the others
+  // Last: joined first, its tasks use the others. Null without async_tokenize.
+  std::unique_ptr<TaskPool> tokenizer_pool_;
 };
 
 }  // namespace quire

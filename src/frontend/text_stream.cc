@@ -38,14 +38,17 @@ double RequestStats::decode_tokens_per_second() const {
 TextStream::TextStream(std::shared_ptr<PendingRequest> pending,
                        const Tokenizer& tokenizer,
                        const Options& options,
-                       Plan plan)
+                       Plan plan,
+                       bool is_prepared)
     : pending_(std::move(pending)),
       admission_(pending_->admitted.get_future()),
+      answers_(std::make_shared<std::vector<AnswerText>>()),
+      is_prepared_(is_prepared),
       num_open_(plan.given) {
   for (int i = 0; i < plan.computed; ++i) {
-    answers_.emplace_back(Detokenizer(tokenizer, options.skip_special_tokens),
-                          StopStrings(options.stop, options.include_stop_string),
-                          plan.report_logprobs);
+    answers_->emplace_back(Detokenizer(tokenizer, options.skip_special_tokens),
+                           StopStrings(options.stop, options.include_stop_string),
+                           plan.report_logprobs);
   }
   stats_.num_answers = plan.computed;
   if (plan.computed == plan.given) return;
@@ -99,15 +102,30 @@ TextDelta TextStream::fail(const Status& status) {
 std::optional<TextDelta> TextStream::convert(std::optional<TokenDelta> in) {
   if (!in) return std::nullopt;
   if (in->finish_reason != FinishReason::kNone) note_end(*in);
-  AnswerText& answer = answers_[in->index];
-  const bool was_matched = answer.stop_matched();
-  TextDelta out = answer.convert(std::move(*in));
+  ConvertedDelta converted =
+      is_prepared_ ? take_prepared(*in) : (*answers_)[in->index].convert(std::move(*in));
+  TextDelta& out = converted.text;
   stats_.num_generated_tokens += static_cast<int>(out.tokens.size());
   const bool ended = out.finish_reason != FinishReason::kNone;
-  if (!ended && !was_matched && answer.stop_matched()) stream_->value().cancel(out.index);
+  if (!ended && converted.stop_matched) stream_->value().cancel(out.index);
   if (!held_.empty()) return hold(std::move(out));
   num_open_ -= ended;
-  return out;
+  return std::move(out);
+}
+
+// The engine thread alone uses the answers then: it keeps the function until the request has ended.
+std::function<std::any(TokenDelta&)> TextStream::preparer() const {
+  return [answers = answers_](TokenDelta& delta) -> std::any {
+    return (*answers)[delta.index].convert(std::move(delta));
+  };
+}
+
+ConvertedDelta TextStream::take_prepared(TokenDelta& in) {
+  ConvertedDelta all = std::any_cast<ConvertedDelta&&>(std::move(in.prepared.front()));
+  for (size_t i = 1; i < in.prepared.size(); ++i) {
+    all.append(std::any_cast<ConvertedDelta&&>(std::move(in.prepared[i])));
+  }
+  return all;
 }
 
 void TextStream::note_end(const TokenDelta& delta) {

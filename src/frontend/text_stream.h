@@ -4,8 +4,10 @@
 // of their tokens' log-probabilities, which every token lowers (vLLM's best_of).
 #pragma once
 
+#include <any>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -51,14 +53,18 @@ class TextStream {
     int computed = 1, given = 1;
     bool report_logprobs = true;
   };
+  // `is_prepared`: the engine's messages come with their text, made by preparer().
   TextStream(std::shared_ptr<PendingRequest> pending,
              const Tokenizer& tokenizer,
              const Options& options,
-             Plan plan);
+             Plan plan,
+             bool is_prepared = false);
   TextStream(TextStream&&) = default;
   TextStream& operator=(TextStream&&) = default;
   ~TextStream();
 
+  // For Request::prepare: makes this stream's text, in the stream's place.
+  std::function<std::any(TokenDelta&)> preparer() const;
   // Waits until the prompt is tokenised and the engine has taken the request; says why it has not.
   Status wait_admitted();
   // Blocks until something happened to one of the answers; nullopt after the last delta.
@@ -73,6 +79,7 @@ class TextStream {
 
  private:
   std::optional<TextDelta> convert(std::optional<TokenDelta> tokens);
+  static ConvertedDelta take_prepared(TokenDelta& in);
   std::optional<TextDelta> hold(TextDelta delta);
   std::optional<TextDelta> take_ranked();
   void note_end(const TokenDelta& delta);
@@ -81,7 +88,8 @@ class TextStream {
   std::shared_ptr<PendingRequest> pending_;
   std::future<Result<TokenStream>> admission_;
   std::optional<Result<TokenStream>> stream_;
-  std::vector<AnswerText> answers_;
+  std::shared_ptr<std::vector<AnswerText>> answers_;  // used by the reader or by preparer()
+  bool is_prepared_;
   RequestStats stats_;
   int num_open_;                   // answers whose last delta has not been given out
   std::vector<TextDelta> held_;    // with best_of: each answer so far

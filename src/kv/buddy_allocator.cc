@@ -45,7 +45,8 @@ BlockId BuddyAllocator::allocate(int count) {
 
 BlockId BuddyAllocator::allocate_exactly(int count) {
   const BlockId region = allocate(count);
-  if (region != kNoBlock) free(region + count, rounded(count) - count);
+  const int kept = count - (mutant("model_check_exact_region_is_free_too") && count > 1 ? 1 : 0);
+  if (region != kNoBlock) free(region + kept, rounded(count) - kept);
   return region;
 }
 

@@ -227,17 +227,18 @@ TEST_F(BeamSchedulerTest, CancellingAnyMemberEndsTheSearch) {
 
 TEST_F(BeamSchedulerTest, RefusesABeamWidthThatCannotRunTogether) {
   make({.max_num_seqs = 6, .max_num_batched_tokens = 4, .max_model_len = 64}, 8, 4);
-  EXPECT_EQ(scheduler->check(3, {.max_tokens = 2, .beam_width = 7}).message(),
+  EXPECT_EQ(scheduler->limits().check(3, {.max_tokens = 2, .beam_width = 7}).message(),
             "beam_width is 7, but max_num_seqs is 6, and answers to one prompt run together: lower "
             "beam_width or raise --max-num-seqs");
-  EXPECT_EQ(scheduler->check(3, {.max_tokens = 2, .beam_width = 5}).message(),
+  EXPECT_EQ(scheduler->limits().check(3, {.max_tokens = 2, .beam_width = 5}).message(),
             "beam_width is 5, but max_num_batched_tokens is 4, and all beams run in one step: "
             "lower beam_width or raise --max-num-batched-tokens");
-  EXPECT_NE(scheduler->check(3, {.max_tokens = 10, .beam_width = 3})
+  EXPECT_NE(scheduler->limits()
+                .check(3, {.max_tokens = 10, .beam_width = 3})
                 .message()
                 .find("beam_width = 3 times, need 9 KV blocks, but the whole pool has 8"),
             std::string::npos);
-  EXPECT_TRUE(scheduler->check(3, {.max_tokens = 6, .beam_width = 4}).ok());
+  EXPECT_TRUE(scheduler->limits().check(3, {.max_tokens = 6, .beam_width = 4}).ok());
 }
 
 TEST_F(BeamSchedulerTest, IsAValue) {

@@ -129,10 +129,15 @@ TEST_F(KvUseTest, MembersOfAStaticBatchKeepTheirMemoryUntilTheLastEnds) {
 TEST_F(KvUseTest, WithoutACacheNothingIsKept) {
   make(KvPolicy::kOff, 16, 40);
   add(5, 3);
-  EXPECT_EQ(step().tokens, 5);
+  KvUse between = step();
+  EXPECT_EQ(between.free, between.total);
   EXPECT_EQ(batch.tokens.size(), 5u);
-  EXPECT_EQ(step().tokens, 6);
+  between = step();
+  EXPECT_EQ(between.free, between.total);
   EXPECT_EQ(batch.tokens.size(), 6u);
+  Scheduler in_step = *scheduler;
+  in_step.schedule(&batch);
+  EXPECT_EQ(measure_kv_use(in_step).tokens, 7);
   EXPECT_EQ(scheduler->stats().num_computed_tokens, 11);
 }
 

@@ -164,17 +164,18 @@ TEST_F(SchedulerTest, RequestsThatWantAllLogitsSkipTheCacheAndGetEveryRowOnce) {
 
 TEST_F(SchedulerTest, RefusesWhatCannotFinishAndSaysWhy) {
   make({.max_model_len = 100}, 4, 4);
-  EXPECT_NE(scheduler->check(0, {.max_tokens = 1}).message().find("at least 1 token"),
+  EXPECT_NE(scheduler->limits().check(0, {.max_tokens = 1}).message().find("at least 1 token"),
             std::string::npos);
-  const Status pool = scheduler->check(10, {.max_tokens = 8});
+  const Status pool = scheduler->limits().check(10, {.max_tokens = 8});
   EXPECT_EQ(pool.message(),
             "the prompt of 10 tokens and max_tokens 8 need 5 KV blocks, but the whole pool has 4 "
             "blocks of 4 tokens: shorten the prompt, lower max_tokens or raise "
             "--kv-cache-memory-bytes");
-  EXPECT_TRUE(scheduler->check(10, {.max_tokens = 7}).ok());  // the last token is never computed
-  const Status length = scheduler->check(100, {.max_tokens = 1});
+  EXPECT_TRUE(
+      scheduler->limits().check(10, {.max_tokens = 7}).ok());  // the last token is never computed
+  const Status length = scheduler->limits().check(100, {.max_tokens = 1});
   EXPECT_NE(length.message().find("max_model_len is 100"), std::string::npos) << length.message();
-  EXPECT_TRUE(scheduler->check(16, {.max_tokens = 0}).ok());
+  EXPECT_TRUE(scheduler->limits().check(16, {.max_tokens = 0}).ok());
 }
 
 TEST_F(SchedulerTest, MaxTokensZeroComputesThePromptAndNothingElse) {
@@ -221,6 +222,25 @@ TEST_F(SchedulerTest, AutoSwapsWhereCopyingIsCheaperThanComputing) {
     EXPECT_GT(scheduler->stats().num_preemptions, 0);
     EXPECT_EQ(scheduler->stats().num_swapped_out > 0, copying_is_cheap);
   }
+}
+
+// The first member has ended and keeps half the pool until its batch is over. The second needs that
+// half to grow: it makes way, and the batch is over by that.
+TEST_F(SchedulerTest, ABatchWhoseLastMemberFindsNoMemoryBesideEndedOnesStartsAgainInTheSameStep) {
+  SchedulerConfig config{.max_num_seqs = 2, .max_num_batched_tokens = 32, .max_model_len = 32};
+  config.enable_prefix_caching = false;
+  config.kv_policy = KvPolicy::kGrow;
+  config.batching = Batching::kStatic;
+  make(config, 8, 4);
+  ASSERT_TRUE(scheduler->add(spec(16, 1)).ok());
+  const SequenceId last = *scheduler->add(spec(4, 9, 40));
+  EXPECT_EQ(step(), (std::vector<int>{16, 4}));
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(step(), (std::vector<int>{1}));
+  EXPECT_EQ(scheduler->stats().num_request_batches, 1);
+  EXPECT_EQ(step(), (std::vector<int>{9}));  // everything again
+  EXPECT_EQ(scheduler->sequence(last).num_preemptions, 1);
+  EXPECT_EQ(scheduler->stats().num_request_batches, 2);
+  while (scheduler->has_work()) EXPECT_EQ(step().size(), 1u);
 }
 
 }  // namespace

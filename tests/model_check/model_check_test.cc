@@ -116,6 +116,56 @@ ModelRequest beams(std::vector<int32_t> prompt,
   return request;
 }
 
+SchedulerConfig policy(KvPolicy kv_policy, SchedulerConfig config) {
+  config.kv_policy = kv_policy;
+  config.enable_prefix_caching = false;
+  return config;
+}
+
+SchedulerConfig batches(Batching batching, SchedulerConfig config) {
+  config.batching = batching;
+  config.batch_size = 2;
+  config.batch_window = 1;
+  return config;
+}
+
+// What the papers compare with (engine/policies.h). Regions of all sizes fit beside each other, or
+// just do not.
+std::vector<ModelCase> policy_cases() {
+  using enum KvPolicy;
+  using enum Batching;
+  const std::vector<ModelRequest> three = {{{2, 2, 2}, 3}, {{2, 2, 2, 0, 2}, 3}, {{2, 2}, 4}};
+  // With three tokens a step the group's prompt takes two of them.
+  const std::vector<ModelRequest> answers = {{{2, 2, 2, 0}, 2, "", false, 2}, {{2, 2, 2}, 2}};
+  std::vector<ModelRequest> told = three;
+  told[0].expected_output = 1;
+  told[1].expected_output = 3;
+  told[2].expected_output = 2;
+  std::vector<ModelRequest> four = three;
+  four.push_back({{2}, 1});
+  return {
+      {"Max", 8, 2, policy(kMax, limits(3, 4)), 2, three},
+      {"MaxTwoAnswers", 12, 2, policy(kMax, limits(3, 3)), 2, answers},
+      {"Pow2", 7, 2, policy(kPow2, limits(3, 4)), 2, told},
+      {"Oracle", 7, 2, policy(kOracle, limits(3, 4)), 2, told},
+      {"OracleTwoAnswers", 10, 2, policy(kOracle, limits(3, 3)), 2, answers},
+      {"Grow", 8, 2, policy(kGrow, limits(3, 4)), 2, three},
+      {"GrowTwoAnswers", 12, 2, policy(kGrow, limits(3, 3)), 2, answers},
+      {"Off", 6, 2, policy(kOff, limits(3, 8)), 2, three},
+      {"OffTwoAnswers", 6, 2, policy(kOff, limits(3, 8)), 2, answers},
+      {"Static", 4, 2, batches(kStatic, limits(3, 4)), 2, four},
+      {"StaticTwoAnswers", 5, 2, batches(kStatic, limits(3, 3, false)), 2, answers},
+      {"StaticSwap", 4, 2, batches(kStatic, swapping(limits(3, 4), 2)), 2, four},
+      {"StaticBeams", 5, 2, batches(kStatic, limits(3, 4)), 1, {beams({2, 2}, 2), {{2, 2}, 2}}},
+      {"StaticMax", 8, 2, batches(kStatic, policy(kMax, limits(3, 4))), 2, four},
+      {"StaticGrow", 8, 2, batches(kStatic, policy(kGrow, limits(3, 4))), 2, four},
+      {"StaticOff", 6, 2, batches(kStatic, policy(kOff, limits(3, 8))), 2, four},
+      {"Dynamic", 4, 2, batches(kDynamic, limits(3, 4)), 2, four},
+      {"DynamicMax", 8, 2, batches(kDynamic, policy(kMax, limits(3, 4))), 1, three},
+      {"DynamicGrow", 8, 2, batches(kDynamic, policy(kGrow, limits(3, 4))), 2, three},
+  };
+}
+
 // Prompts share prefixes of one and two blocks, and outputs can make one request's tokens another's
 // prompt.
 std::vector<ModelCase> cases() {
@@ -218,6 +268,10 @@ TEST_P(ModelCheck, EveryReachableStateIsSound) {
 INSTANTIATE_TEST_SUITE_P(Cases, ModelCheck, ::testing::ValuesIn(cases()), [](const auto& info) {
   return info.param.name;
 });
+INSTANTIATE_TEST_SUITE_P(Policies,
+                         ModelCheck,
+                         ::testing::ValuesIn(policy_cases()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace quire

@@ -1,7 +1,9 @@
 #include "world.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
+#include <set>
 
 #include "base/hash.h"
 #include "kv/block_hash.h"
@@ -38,6 +40,8 @@ std::string World::Action::to_string() const {
       return "launch(" + std::to_string(argument) + ")";
     case Kind::kCommit:
       return "commit";
+    case Kind::kWait:
+      return "wait";
   }
   return "";
 }
@@ -53,6 +57,7 @@ void World::list_actions(std::vector<Action>* actions) const {
   actions->clear();
   if (next_request_ < static_cast<int>(model_->requests.size())) actions->push_back({Kind::kAdd});
   if (!flights_.empty()) actions->push_back({Kind::kCommit});
+  if (flights_.empty() && scheduler_.waits_until(now_)) actions->push_back({Kind::kWait});
   for (SequenceId id = 0; id < static_cast<int>(scheduler_.sequences().size()); ++id) {
     const SequenceState state = scheduler_.sequence(id).state;
     const bool is_open = state == SequenceState::kRunning || state == SequenceState::kWaiting;
@@ -71,9 +76,11 @@ std::string World::apply(const Action& action) {
       spec.sampling.n = request.n;
       spec.sampling.beam_width = request.beam_width;
       spec.sampling.early_stopping = request.early_stopping;
+      spec.sampling.expected_output_tokens = request.expected_output;
       spec.eos_token_ids = {kEnd};
       spec.cache_salt = request.salt;
       spec.wants_all_rows = request.wants_all_rows;
+      spec.submit_time = now_;
       if (!scheduler_.add(std::move(spec)).ok()) wrong = "a request of the case is refused";
       break;
     }
@@ -86,16 +93,23 @@ std::string World::apply(const Action& action) {
     case Kind::kCommit:
       wrong = commit();
       break;
+    case Kind::kWait:
+      now_ = *scheduler_.waits_until(now_);
+      break;
   }
   return wrong.empty() ? check() : wrong;
 }
 
 std::string World::launch(int32_t outcomes) {
   Flight flight;
-  scheduler_.schedule(&flight.batch);
+  const Lines before = lines();
+  scheduler_.schedule(&flight.batch, now_);
   num_outcome_bits_ = 0;
+  if (std::string wrong = check_admission(before); !wrong.empty()) return wrong;
   if (flight.batch.empty()) {
-    return flights_.empty() && scheduler_.has_work() ? "work waits, but nothing is scheduled" : "";
+    const bool must_run =
+        flights_.empty() && scheduler_.has_work() && !scheduler_.waits_until(now_);
+    return must_run ? "work waits, but nothing is scheduled" : "";
   }
   if (std::string wrong = write_kv(flight.batch); !wrong.empty()) return wrong;
   for (const ScheduledSequence& entry : flight.batch.sequences) {
@@ -112,6 +126,54 @@ std::string World::launch(int32_t outcomes) {
   }
   flights_.push_back(std::move(flight));
   return "";
+}
+
+World::Lines World::lines() const {
+  Lines lines;
+  for (const SequenceId id : scheduler_.running()) {
+    const Sequence& seq = scheduler_.sequence(id);
+    lines.running.emplace_back(seq.arrival, seq.num_preemptions);
+  }
+  lines.num_waiting = scheduler_.num_waiting();
+  return lines;
+}
+
+// A dynamic or static batch takes at most batch_size of the requests that wait when it begins, and
+// nobody before its last member has ended or made way.
+std::string World::check_admission(const Lines& before) {
+  if (model_->scheduler.batching == Batching::kContinuous) return "";
+  bool goes_on = false;
+  std::set<uint64_t> joined;
+  for (const auto& entry : lines().running) {
+    const bool ran = std::ranges::find(before.running, entry) != before.running.end();
+    goes_on |= ran;
+    if (!ran) joined.insert(entry.first);
+  }
+  if (joined.empty()) return "";
+  if (!goes_on) {
+    if (std::string wrong = check_batch_start(before); !wrong.empty()) return wrong;
+  }
+  num_joined_ += static_cast<int>(joined.size());
+  return num_joined_ > most_join_ ? "a request joins a batch that has begun" : "";
+}
+
+std::string World::check_batch_start(const Lines& before) {
+  std::set<uint64_t> made_way;
+  for (const auto& [arrival, epoch] : before.running) made_way.insert(arrival);
+  const int num_waiting = before.num_waiting + static_cast<int>(made_way.size());
+  num_joined_ = 0;
+  most_join_ = std::min(model_->scheduler.batch_size, num_waiting);
+  double oldest = now_;
+  for (const Sequence& seq : scheduler_.sequences()) {
+    if (seq.state == SequenceState::kFinished) return "a batch begins before the last one is over";
+    const bool is_open =
+        seq.state == SequenceState::kRunning || seq.state == SequenceState::kWaiting;
+    if (is_open) oldest = std::min(oldest, seq.submit_time);
+  }
+  const bool is_due = num_waiting >= model_->scheduler.batch_size ||
+                      now_ >= oldest + model_->scheduler.batch_window;
+  if (model_->scheduler.batching != Batching::kDynamic || is_due) return "";
+  return "a dynamic batch begins before it is full or its window over";
 }
 
 void World::copy_blocks(const std::vector<BlockCopy>& copies,
@@ -137,6 +199,9 @@ std::string World::write_kv(const ScheduledBatch& batch) {
     if (entry.only_samples()) continue;
     const Sequence& seq = scheduler_.sequence(entry.id);
     const auto blocks = batch.blocks_of(entry);
+    if (model_->scheduler.kv_policy == KvPolicy::kOff && entry.start > 0) {
+      return "a step needs KV of another, though none is kept" + at(seq, entry.start);
+    }
     uint64_t content = entry.start == 0 ? root_hash(scheduler_.pool().salt(seq.root))
                                         : kv_[kv_slot(blocks, entry.start - 1, block_size)];
     for (int i = entry.num_unwritten; i < entry.num_tokens; ++i) {
@@ -193,6 +258,12 @@ uint64_t World::hash() const {
     }
     h = hash_combine(h, flight.sampled.size());
   }
+  if (model_->scheduler.batching == Batching::kContinuous) return h;
+  h = hash_combine(h, (uint64_t{static_cast<uint32_t>(num_joined_)} << 32) | most_join_);
+  h = hash_combine(h, std::bit_cast<uint64_t>(now_));
+  for (const SequenceId id : scheduler_.waiting()) {
+    h = hash_combine(h, std::bit_cast<uint64_t>(scheduler_.sequence(id).submit_time));
+  }
   return h;
 }
 
@@ -200,7 +271,43 @@ std::string World::check() const {
   if (std::string wrong = scheduler_.pool().find_inconsistency(); !wrong.empty()) return wrong;
   if (std::string wrong = find_beam_inconsistency(scheduler_); !wrong.empty()) return wrong;
   if (std::string wrong = check_references(); !wrong.empty()) return wrong;
+  if (std::string wrong = check_policy(); !wrong.empty()) return wrong;
   return check_contents();
+}
+
+std::string World::check_policy() const {
+  if (is_contiguous(model_->scheduler.kv_policy)) return check_regions();
+  const bool keeps_nothing = model_->scheduler.kv_policy == KvPolicy::kOff;
+  if (keeps_nothing && flights_.empty() && scheduler_.pool().num_used() > 0) {
+    return "KV is kept between steps";
+  }
+  return "";
+}
+
+// Tables are regions of consecutive blocks. No two overlap, and with the free ones they are the
+// whole pool: freed together, they become what an empty allocator has.
+std::string World::check_regions() const {
+  if (std::string wrong = scheduler_.regions().find_inconsistency(); !wrong.empty()) return wrong;
+  std::vector<bool> is_held(model_->num_blocks, false);
+  int num_held = 0;
+  for (const Sequence& seq : scheduler_.sequences()) {
+    for (int i = 0; i < seq.table.size(); ++i) {
+      const BlockId block = seq.table[i];
+      if (block != seq.table[0] + i) return "a region is not contiguous" + at(seq, i);
+      if (is_held[block]) return "two sequences hold one region" + at(seq, i);
+      is_held[block] = true;
+      ++num_held;
+    }
+  }
+  if (scheduler_.regions().num_free() + num_held != model_->num_blocks) {
+    return "free and held blocks of regions are not the pool";
+  }
+  BuddyAllocator all = scheduler_.regions();
+  for (const Sequence& seq : scheduler_.sequences()) {
+    if (seq.table.size() > 0) all.free(seq.table[0], seq.table.size());
+  }
+  if (std::string wrong = all.find_inconsistency(); !wrong.empty()) return "held: " + wrong;
+  return "";
 }
 
 // Each reference count is the number of tables that hold the block.
@@ -250,9 +357,12 @@ std::string World::check_sequence(SequenceId id,
   const Sequence& seq = scheduler_.sequence(id);
   const std::vector<int32_t> tokens = tokens_of(id);
   uint64_t content = root_hash(scheduler_.pool().salt(seq.root));
+  // What the next step will copy into the table is where it comes from.
+  std::vector<BlockId> blocks(table.blocks().begin(), table.blocks().end());
+  std::ranges::copy(seq.copy_sources, blocks.begin());
   for (int i = 0; i < seq.num_computed; ++i) {
     content = next_content(content, tokens[i]);
-    if (kv[kv_slot(table.blocks(), i, model_->block_size)] != content) {
+    if (kv[kv_slot(blocks, i, model_->block_size)] != content) {
       return "a sequence reads KV that is not its own" + at(seq, i);
     }
   }
@@ -295,6 +405,10 @@ std::string World::finish() const {
       const size_t before = world.flights_.size();
       if (std::string wrong = world.apply({Kind::kLaunch, 0}); !wrong.empty()) return wrong;
       if (world.flights_.size() == before) break;
+    }
+    const bool waits = world.flights_.empty() && world.scheduler_.waits_until(world.now_);
+    if (waits) {
+      if (std::string wrong = world.apply({Kind::kWait}); !wrong.empty()) return wrong;
     }
     if (world.flights_.empty()) continue;
     if (std::string wrong = world.apply({Kind::kCommit}); !wrong.empty()) return wrong;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct ModelRequest {
   int n = 1;
   int beam_width = 0;
   EarlyStopping early_stopping = EarlyStopping::kFalse;
+  std::optional<int> expected_output = {};
 };
 
 struct ModelCase {
@@ -39,7 +41,8 @@ inline constexpr int32_t kEnd = 1;
 
 class World {
  public:
-  enum class Kind : uint8_t { kAdd, kCancel, kLaunch, kCommit };
+  // kWait: the clock goes to the end of a dynamic batch's window.
+  enum class Kind : uint8_t { kAdd, kCancel, kLaunch, kCommit, kWait };
   struct Action {
     Kind kind;
     // The sequence to cancel, or, from the lowest bit on, what the sampling sequences find: one bit
@@ -71,7 +74,16 @@ class World {
     std::vector<int32_t> outcomes;  // of each beam: which candidates it has; -1: none
   };
 
+  // The running sequences by arrival and epoch, and how many groups wait.
+  struct Lines {
+    std::vector<std::pair<uint64_t, int>> running;
+    int num_waiting = 0;
+  };
+
   std::string launch(int32_t outcomes);
+  Lines lines() const;
+  std::string check_admission(const Lines& before);
+  std::string check_batch_start(const Lines& before);
   void copy_blocks(const std::vector<BlockCopy>& copies,
                    const std::vector<uint64_t>& from,
                    std::vector<uint64_t>* to) const;
@@ -79,6 +91,8 @@ class World {
   std::string commit();
   std::string check() const;
   std::string check_references() const;
+  std::string check_policy() const;
+  std::string check_regions() const;
   std::string check_sequence(SequenceId id,
                              const BlockTable& table,
                              const std::vector<uint64_t>& kv) const;
@@ -92,6 +106,8 @@ class World {
   std::vector<uint64_t> host_kv_;    // the same of the host pool
   std::vector<int32_t> last_token_;  // [slots], as a runner keeps it
   int next_request_ = 0;
+  double now_ = 0;
+  int num_joined_ = 0, most_join_ = 0;  // requests of the dynamic or static batch
   int num_outcome_bits_ = 0;
 };
 

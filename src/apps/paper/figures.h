@@ -85,6 +85,8 @@ Json sharing_figure(const PaperContext& context);
 Json shared_prefix_figure(const PaperContext& context);
 Json block_size_figure(const PaperContext& context);
 Json preemption_figure(const PaperContext& context);
+Json batching_figure(const PaperContext& context);
+Result<Json> async_tokenize_figure(const ComparisonSettings& settings);
 Result<Json> paged_overhead_figure(const ComparisonSettings& settings);
 Result<Json> fusion_figure(const ComparisonSettings& settings);
 

@@ -19,6 +19,7 @@ struct PaperSystem {
   KvPolicy kv_policy = KvPolicy::kPaged;
   Batching batching = Batching::kContinuous;
   int batch_size = 1;
+  double batch_window = 0;  // seconds that a dynamic batch waits for more
 };
 
 struct PaperRun {

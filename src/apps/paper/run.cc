@@ -49,7 +49,7 @@ class ExperimentRun {
   static SchedulerConfig scheduler_config(const PaperPlatform& platform, const PaperRun& run);
   Status add_arrivals();
   Status step();
-  Status wait();
+  void wait();
   void commit();
   void answer_finished();
   void measure(double seconds);
@@ -62,7 +62,7 @@ class ExperimentRun {
   PaperMachine& machine_;
   Scheduler scheduler_;
   double now_ = 0;
-  bool was_idle_ = false;  // the last step had nothing to compute and nothing to wait for
+  int64_t num_batches_ = 0;  // request-level ones that have begun
   size_t num_arrived_ = 0;
   std::vector<size_t> request_of_;  // by order of arrival at the scheduler
   std::vector<int> answers_left_;   // of each of those
@@ -86,6 +86,7 @@ SchedulerConfig ExperimentRun::scheduler_config(const PaperPlatform& platform,
   config.kv_policy = run.system.kv_policy;
   config.batching = run.system.batching;
   config.batch_size = run.system.batch_size;
+  config.batch_window = run.system.batch_window;
   if (run.swaps) {
     config.preemption_mode = PreemptionMode::kSwap;
     config.num_host_blocks = sizes.num_blocks(platform.block_size(run));
@@ -169,29 +170,25 @@ void ExperimentRun::measure(double seconds) {
 }
 
 // The clock goes to what starts something: an arrival, or the end of a dynamic batch's window.
-Status ExperimentRun::wait() {
-  const std::optional<double> start = scheduler_.waits_until(now_);
-  answer_finished();
-  // The last member of a batch may have made way for those that have ended: it starts again at
-  // once.
-  if (scheduler_.has_work() && !start && !was_idle_) {
-    was_idle_ = true;
-    return {};
-  }
-  was_idle_ = false;
-  double next = start.value_or(std::numeric_limits<double>::infinity());
+void ExperimentRun::wait() {
+  double next = scheduler_.waits_until(now_).value_or(std::numeric_limits<double>::infinity());
   if (num_arrived_ < requests_.size()) next = std::min(next, requests_[num_arrived_].arrival);
   QUIRE_CHECK_MSG(std::isfinite(next), "work waits, and nothing will start it");
   now_ = std::max(next, std::nextafter(now_, next));
-  return {};
 }
 
 Status ExperimentRun::step() {
   if (Interrupt::requested()) return cancelled("interrupted");
   QUIRE_RETURN_IF_ERROR(add_arrivals());
   scheduler_.schedule(&batch_, now_);
-  if (batch_.empty()) return wait();
-  was_idle_ = false;
+  // The last batch may be over without its last member's end, which made way for the others.
+  const int64_t num_batches = scheduler_.stats().num_request_batches;
+  if (num_batches != num_batches_) answer_finished();
+  num_batches_ = num_batches;
+  if (batch_.empty()) {
+    wait();
+    return {};
+  }
   QUIRE_ASSIGN_OR_RETURN(const double seconds, machine_.compute(scheduler_, batch_, &result_));
   measure(seconds);
   now_ += seconds;
