@@ -64,6 +64,10 @@ struct Request {
   // generated one, on the engine thread. With a tap no prompt position is served from the prefix
   // cache.
   std::function<void(int position, std::span<const float> logits)> logits_tap;
+  // Called by the engine thread when there is output after the reader had taken all there was. It
+  // must not block; it may be called until the stream has finished or been cancelled, and once
+  // after.
+  std::function<void()> on_output;
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kAborted, kError };
