@@ -12,7 +12,7 @@ JOBS := $(shell nproc)
 SHELL := /bin/bash
 CTEST := ctest --preset release -j $(JOBS)
 
-.PHONY: help build build-tests run test bench cuda nightly format check clean
+.PHONY: help build build-tests run serve test bench cuda nightly format check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo ''
 	@echo '  make run       build, fetch the default model (98 MB, once) and answer a prompt'
 	@echo '                 make run PROMPT="Why is the sky blue?" MODEL=path/to/model.gguf'
+	@echo '  make serve     build, fetch the default model and serve it on port 8000 as OpenAI'"'"'s API (docs/serving.md)'
 	@echo '  make build     install missing packages (scripts/setup) and build build/quire'
 	@echo '  make test      build and run all tests'
 	@echo '  make bench     build and measure prefill and decode of MODEL against the machine'"'"'s limits'
@@ -45,6 +46,9 @@ build-tests: build/build.ninja
 
 run: build
 	@scripts/get-model "$$MODEL" >/dev/null && exec build/quire run "$$MODEL" -p "$$PROMPT"
+
+serve: build
+	@scripts/get-model "$$MODEL" >/dev/null && exec build/quire serve "$$MODEL"
 
 # Without the default model (no network) its tests report that they are skipped; the others run.
 test: build-tests

@@ -13,6 +13,7 @@ using Command = std::function<Status()>;
 Command add_run_command(CommandLine line);
 Command add_chat_command(CommandLine line);
 Command add_generate_command(CommandLine line);
+Command add_serve_command(CommandLine line);
 Command add_bench_command(CommandLine line);
 Command add_perplexity_command(CommandLine line);
 Command add_info_command(CommandLine line);

@@ -154,6 +154,8 @@ bool CommandLine::given(const std::string& name) const {
 
 bool CommandLine::parsed() const { return app_->parsed(); }
 
+std::string CommandLine::version() const { return app_->version(); }
+
 CommandLine CommandLine::program() const {
   CLI::App* root = app_;
   while (root->get_parent() != nullptr) root = root->get_parent();

@@ -69,6 +69,7 @@ class CommandLine {
   bool given(const std::string& name) const;  // ... and was used
   bool parsed() const;                        // this subcommand was chosen
   CommandLine program() const;                // the command that all others are part of
+  std::string version() const;                // what the program was made with
 
   // `words` without the program's name. The text of --help or --version where that was asked for;
   // an error names the word, what is allowed and the remedy.

@@ -24,6 +24,7 @@ constexpr Entry kCommands[] = {
     {"generate",
      "answer a file of prompts; a killed run can be resumed",
      quire::add_generate_command},
+    {"serve", "answer over HTTP, as OpenAI's API does", quire::add_serve_command},
     {"bench", "measure a model next to this machine's limits", quire::add_bench_command},
     {"perplexity",
      "perplexity of a text, KL divergence from reference logits",

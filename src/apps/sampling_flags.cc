@@ -9,13 +9,6 @@
 
 namespace quire {
 
-std::optional<int32_t> parse_token_id(const std::string& text) {
-  int32_t id = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return id;
-}
-
 namespace {
 
 // ID:BIAS
@@ -148,24 +141,6 @@ void add_answer_count_flags(CommandLine line, SamplingFlags& f) {
           "unlikely (the default), never = when they are impossible")
       .type_name("true|false|never")
       .group("Sampling");
-}
-
-std::optional<EarlyStopping> parse_early_stopping(const std::string& text) {
-  if (text == "true") return EarlyStopping::kTrue;
-  if (text == "false") return EarlyStopping::kFalse;
-  if (text == "never") return EarlyStopping::kNever;
-  return std::nullopt;
-}
-
-void forget_drawing(SamplingParams& p) {
-  const SamplingParams neutral;
-  p.temperature = neutral.temperature;
-  p.top_k = neutral.top_k;
-  p.top_p = neutral.top_p;
-  p.min_p = neutral.min_p;
-  p.repetition_penalty = neutral.repetition_penalty;
-  p.presence_penalty = neutral.presence_penalty;
-  p.frequency_penalty = neutral.frequency_penalty;
 }
 
 Status SamplingFlags::validate() const {

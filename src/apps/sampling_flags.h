@@ -1,4 +1,4 @@
-// Sampling flags, with vLLM's names, and the same fields in a JSON object (quire generate).
+// Sampling flags, with vLLM's names.
 #pragma once
 
 #include <optional>
@@ -8,7 +8,7 @@
 
 #include "apps/command.h"
 #include "engine/request.h"
-#include "frontend/json.h"
+#include "frontend/sampling_fields.h"
 #include "frontend/text_stream.h"
 
 namespace quire {
@@ -40,24 +40,5 @@ Status with_flag_names(const Status& status);
 void add_sampling_flags(CommandLine line, SamplingFlags& flags);
 // --n, --best-of and beam search, where several answers to one prompt make sense.
 void add_answer_count_flags(CommandLine line, SamplingFlags& flags);
-
-// Beam search draws nothing: a model's own temperature and the like do not hold for it.
-void forget_drawing(SamplingParams& params);
-// "true", "false" or "never".
-std::optional<EarlyStopping> parse_early_stopping(const std::string& text);
-
-// Applies the sampling fields of `object` to params and output. An unknown field is an error that
-// names it and the nearest known one; `known_elsewhere` lists fields that the caller reads itself.
-Status apply_sampling_fields(const Json& object,
-                             const std::vector<std::string>& known_elsewhere,
-                             SamplingParams& params,
-                             TextStream::Options& output);
-
-inline constexpr const char* kSeedRange = "an integer in [0, 18446744073709551615]";
-// A whole decimal number of at most 32 bits.
-std::optional<int32_t> parse_token_id(const std::string& text);
-
-// The entry of `candidates` with the smallest edit distance to `word`, or "" when none is near.
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 
 }  // namespace quire

@@ -135,10 +135,12 @@ Result<TokenStream> Engine::submit(Request request) {
   }
   if (!request.sampling.seed) request.sampling.seed = impl.draw_seed();
   const uint64_t number = impl.shared->next_request.fetch_add(1);
-  auto mailbox =
-      std::make_shared<Mailbox>(request.sampling.n, [shared = impl.shared, number](int index) {
+  auto mailbox = std::make_shared<Mailbox>(
+      request.sampling.n,
+      [shared = impl.shared, number](int index) {
         shared->inbox.push_always(CancelMessage{number, index});
-      });
+      },
+      std::move(request.on_output));
   QUIRE_RETURN_IF_ERROR(impl.shared->submit(
       SubmitMessage{number, std::move(request), mailbox, std::chrono::steady_clock::now()}));
   return TokenStream(std::move(mailbox));

@@ -51,6 +51,8 @@ struct EngineStats {
   int64_t num_swapped_out = 0, num_swapped_in = 0;  // blocks
   int64_t num_computed_tokens = 0;  // of all steps: again after a preemption or without a cache
   int64_t num_copied_blocks = 0;    // on write, and by contiguous policies
+  // When the engine last ended a step or looked into its inbox.
+  std::chrono::steady_clock::time_point last_progress = {};
 };
 
 class Engine {

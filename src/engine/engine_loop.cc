@@ -398,6 +398,7 @@ void EngineLoop::publish_stats() {
   stats.prefix_cache_queries = s.prefix_cache_queries;
   stats.prefix_cache_hits = s.prefix_cache_hits;
   stats.num_evictions = pool.num_evictions();
+  stats.last_progress = std::chrono::steady_clock::now();
   shared_->stats.with([&](EngineStats& shared) { shared = stats; });
   events_.publish(num_steps_);
 }

@@ -31,12 +31,15 @@ void merge(TokenDelta& into, TokenDelta& delta) {
 }  // namespace
 
 void Mailbox::deliver(TokenDelta delta) {
+  bool is_first = false;
   state_.update([&](State& s) {
+    is_first = s.num_pending == 0;
     Answer& answer = s.answers[delta.index];
     merge(answer.pending, delta);
     s.num_pending += !answer.has_pending;
     answer.has_pending = true;
   });
+  if (is_first && on_output_) on_output_();
 }
 
 std::optional<TokenDelta> Mailbox::take(State& s) {

@@ -18,9 +18,16 @@ inline constexpr int kAllAnswers = -1;
 class Mailbox {
  public:
   // Of a request with `num_answers` answers. `on_cancel` tells the engine which of them is to end,
-  // or kAllAnswers; it may be called from any thread and after the engine is gone.
-  Mailbox(int num_answers, std::function<void(int)> on_cancel)
-      : on_cancel_(std::move(on_cancel)), num_open_(num_answers), state_(num_answers) {}
+  // or kAllAnswers; it may be called from any thread and after the engine is gone. `on_output`,
+  // when not empty, is called by the engine thread each time something comes after the reader had
+  // taken all there was: it wakes a reader that does not block.
+  Mailbox(int num_answers,
+          std::function<void(int)> on_cancel,
+          std::function<void()> on_output = nullptr)
+      : on_cancel_(std::move(on_cancel)),
+        on_output_(std::move(on_output)),
+        num_open_(num_answers),
+        state_(num_answers) {}
 
   // Engine thread: adds to what has not been read of answer delta.index. After its finish reason
   // nothing may follow.
@@ -48,6 +55,7 @@ class Mailbox {
   std::optional<TokenDelta> take(State& state);
 
   std::function<void(int)> on_cancel_;
+  std::function<void()> on_output_;
   std::atomic<bool> cancelled_{false};
   std::atomic<int> num_open_;  // answers whose finish reason the reader has not seen
   Monitor<State> state_;

@@ -71,6 +71,10 @@ struct Request {
   // delivered, and may move its tokens away; the reader finds what it returns in
   // TokenDelta::prepared. The next step waits for it.
   std::function<std::any(TokenDelta& delta)> prepare;
+  // Called by the engine thread when there is output after the reader had taken all there was. It
+  // must not block; it may be called until the stream has finished or been cancelled, and once
+  // after.
+  std::function<void()> on_output;
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kAborted, kError };

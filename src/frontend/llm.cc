@@ -80,11 +80,15 @@ Llm::~Llm() = default;
 
 SamplingParams Llm::default_sampling() const {
   SamplingParams params;
+  params.temperature = 0;
+  params.max_tokens = kDefaultMaxTokens;
+  return recommended_over(std::move(params));
+}
+
+SamplingParams Llm::recommended_over(SamplingParams params) const {
   const auto take = [](auto value, auto& target) {
     if (value >= 0) target = value;
   };
-  params.temperature = 0;
-  params.max_tokens = kDefaultMaxTokens;
   take(defaults_.temperature, params.temperature);
   take(defaults_.top_k, params.top_k);
   take(defaults_.top_p, params.top_p);
@@ -183,16 +187,19 @@ Result<TextStream> Llm::submit(GenerateRequest in) {
   request->sampling = std::move(in.sampling);
   request->cache_salt = std::move(in.cache_salt);
   request->logits_tap = std::move(in.logits_tap);
-  auto admit = [this, pending, request, prompt = std::move(prompt), is_chat]() mutable {
-    if (pending->cancelled)
-      return pending->admitted.set_value(cancelled("the request was cancelled"));
-    Result<std::vector<TokenId>> tokens = encode(*this, prompt, is_chat);
-    if (!tokens.ok()) return pending->admitted.set_value(tokens.status());
-    pending->prompt = *tokens;
-    request->prompt = std::move(*tokens);
-    pending->admitted.set_value(engine_->submit(std::move(*request)));
+  request->on_output = in.on_output;
+  auto admit = [this, pending, request, prompt = std::move(prompt), is_chat]() mutable
+      -> Result<TokenStream> {
+    if (pending->cancelled) return cancelled("the request was cancelled");
+    QUIRE_ASSIGN_OR_RETURN(request->prompt, encode(*this, prompt, is_chat));
+    pending->prompt = request->prompt;
+    return engine_->submit(std::move(*request));
   };
-  QUIRE_RETURN_IF_ERROR(queue_tokenization(std::move(admit)));
+  QUIRE_RETURN_IF_ERROR(queue_tokenization(
+      [pending, admit = std::move(admit), on_output = std::move(in.on_output)]() mutable {
+        pending->admitted.set_value(admit());
+        if (on_output) on_output();
+      }));
   return stream;
 }
 

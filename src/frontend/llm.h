@@ -40,6 +40,10 @@ struct GenerateRequest {
   TextStream::Options output;
   std::string cache_salt;
   std::function<void(int position, std::span<const float> logits)> logits_tap;  // engine/request.h
+  // For a reader that does not block: called by other threads whenever TextStream::poll() may give
+  // something new, admission included. It must not block itself, and it may be called after the
+  // stream is gone.
+  std::function<void()> on_output;
 };
 
 struct LoadReport {
@@ -77,6 +81,8 @@ class Llm {
   // What the model's generation_config.json recommends; greedy, and at most kDefaultMaxTokens,
   // where it says nothing.
   SamplingParams default_sampling() const;
+  // `params`, with what that file recommends in place of its values.
+  SamplingParams recommended_over(SamplingParams params) const;
 
   // The text and tokens that `prompt` becomes.
   Result<std::string> render(const ChatPrompt& prompt) const;

@@ -91,6 +91,20 @@ std::optional<TextDelta> TextStream::next_for(std::chrono::milliseconds timeout)
   return convert(stream_->value().next_for(timeout));
 }
 
+std::optional<TextDelta> TextStream::poll() {
+  constexpr std::chrono::milliseconds kNow{0};
+  while (!finished()) {
+    if (!ranked_.empty()) return take_ranked();
+    if (!stream_ && admission_.wait_for(kNow) != std::future_status::ready) return std::nullopt;
+    if (Status status = wait_admitted(); !status.ok()) return fail(status);
+    std::optional<TokenDelta> tokens = stream_->value().next_for(kNow);
+    if (!tokens) return std::nullopt;
+    // With best_of one delta may be held, and others may be there.
+    if (std::optional<TextDelta> delta = convert(std::move(tokens))) return delta;
+  }
+  return std::nullopt;
+}
+
 TextDelta TextStream::fail(const Status& status) {
   num_open_ = 0;
   TextDelta delta;

@@ -71,6 +71,11 @@ class TextStream {
   std::optional<TextDelta> next();
   // nullopt also when nothing happened within `timeout`; finished() tells which.
   std::optional<TextDelta> next_for(std::chrono::milliseconds timeout);
+  // What is there now, without waiting (GenerateRequest::on_output tells when to look); nullopt
+  // when that is nothing.
+  std::optional<TextDelta> poll();
+  // The engine has taken the request, as far as next(), poll() or wait_admitted() have seen.
+  bool admitted() const { return stream_ && stream_->ok(); }
   bool finished() const { return num_open_ == 0; }
   void cancel();
 

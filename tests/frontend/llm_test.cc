@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "base/hash.h"
+#include "base/monitor.h"
 #include "frontend/conversation.h"
 
 namespace quire {
@@ -100,6 +101,57 @@ class LlmTest : public testing::Test {
 };
 Llm* LlmTest::llm_ = nullptr;
 std::string LlmTest::template_file_;
+
+TEST_F(LlmTest, PollGivesTheSameAnswerToAReaderThatNeverBlocks) {
+  for (const std::optional<int> best_of : {std::optional<int>(), std::optional<int>(3)}) {
+    GenerateRequest request = text_request("hello world", 20);
+    request.sampling.temperature = 0.8;
+    request.sampling.seed = 7;
+    request.output.best_of = best_of;
+    const Outcome expected = [&] {
+      Result<TextStream> stream = llm_->submit(request);
+      return read_all(*stream);
+    }();
+    // The reader sleeps until it is woken: a wake-up that is missing is a hang.
+    auto woken = std::make_shared<Monitor<bool>>(false);
+    request.on_output = [woken] { woken->update([](bool& w) { w = true; }); };
+    Result<TextStream> stream = llm_->submit(request);
+    ASSERT_TRUE(stream.ok());
+    std::string text;
+    std::vector<TokenId> tokens;
+    while (!stream->finished()) {
+      const bool came = woken->wait_for(
+          std::chrono::seconds(60),
+          [](bool w) { return w; },
+          [](bool& w) { return std::exchange(w, false); });
+      ASSERT_TRUE(came) << "no wake-up after " << tokens.size() << " tokens";
+      while (std::optional<TextDelta> delta = stream->poll()) {
+        text += delta->text;
+        tokens.insert(tokens.end(), delta->tokens.begin(), delta->tokens.end());
+      }
+    }
+    EXPECT_TRUE(stream->admitted());
+    EXPECT_EQ(text, expected.text);
+    EXPECT_EQ(tokens, expected.tokens);
+  }
+}
+
+TEST_F(LlmTest, PollTellsWhyTheEngineRefused) {
+  GenerateRequest request = text_request("hello", 4);
+  request.prompt = std::vector<TokenId>{};
+  auto woken = std::make_shared<Monitor<bool>>(false);
+  request.on_output = [woken] { woken->update([](bool& w) { w = true; }); };
+  Result<TextStream> stream = llm_->submit(request);
+  ASSERT_TRUE(stream.ok());
+  ASSERT_TRUE(woken->wait_for(
+      std::chrono::seconds(60), [](bool w) { return w; }, [](bool& w) { return w; }));
+  const std::optional<TextDelta> delta = stream->poll();
+  ASSERT_TRUE(delta);
+  EXPECT_EQ(delta->finish_reason, FinishReason::kError);
+  EXPECT_NE(delta->error.message().find("at least 1 token"), std::string::npos);
+  EXPECT_TRUE(stream->finished());
+  EXPECT_FALSE(stream->admitted());
+}
 
 TEST_F(LlmTest, StreamedTextEqualsTheWholeDecode) {
   const Outcome out = answer(text_request("hello world", 40));
