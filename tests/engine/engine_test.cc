@@ -5,8 +5,7 @@
 #include <atomic>
 #include <thread>
 
-#include "base/monitor.h"
-#include "simulation/fake_model_runner.h"
+#include "engine/engine_harness.h"
 
 namespace quire {
 namespace {
@@ -25,29 +24,9 @@ RunnerInfo runner_info(int max_in_flight = 1) {
   return info;
 }
 
-// Waits at the gate before each step until the test opens it.
-class GatedRunner : public FakeModelRunner {
- public:
-  using FakeModelRunner::FakeModelRunner;
-  Status launch(const ScheduledBatch& batch) override {
-    gate->wait([](int open) { return open > 0; }, [](int& open) { return --open; });
-    return FakeModelRunner::launch(batch);
-  }
-  std::shared_ptr<Monitor<int>> gate = std::make_shared<Monitor<int>>(0);
-};
-
-EngineConfig engine_config() {
-  EngineConfig config;
-  config.max_num_seqs = 8;
-  config.max_num_batched_tokens = 16;
-  return config;
-}
-
-std::unique_ptr<Engine> make_engine(EngineConfig config = engine_config(), int max_in_flight = 1) {
-  auto engine =
-      Engine::create(config, std::make_unique<FakeModelRunner>(runner_info(max_in_flight)));
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return std::move(engine).value();
+std::unique_ptr<Engine> make_engine(const EngineConfig& config = engine_config(),
+                                    int max_in_flight = 1) {
+  return make_engine(std::make_unique<FakeModelRunner>(runner_info(max_in_flight)), config);
 }
 
 Request request(std::vector<int32_t> prompt, int max_tokens) {
