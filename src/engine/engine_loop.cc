@@ -50,7 +50,7 @@ Status EngineShared::submit(SubmitMessage message) {
 Status EngineShared::run_between_steps(TaskMessage message) {
   Status failed = failure.with([](const Status& s) { return s; });
   if (!failed.ok()) return failed;
-  if (num_tasks.fetch_add(1) >= max_queued) {
+  if (num_tasks.fetch_add(1) >= max_queued && !mutant("engine_tasks_unbounded")) {
     num_tasks.fetch_sub(1);
     return resource_exhausted(std::to_string(max_queued) +
                               " tasks wait for the engine already; try again later or raise "

@@ -2,6 +2,8 @@
 
 #include <iterator>
 
+#include "base/mutants.h"
+
 namespace quire {
 
 namespace {
@@ -20,7 +22,7 @@ void merge(TokenDelta& into, TokenDelta& delta) {
   append(into.tokens, delta.tokens);
   append(into.logprobs, delta.logprobs);
   append(into.prompt_logprobs, delta.prompt_logprobs);
-  append(into.prepared, delta.prepared);
+  if (!mutant("engine_prepared_is_lost")) append(into.prepared, delta.prepared);
   delta.tokens = std::move(into.tokens);
   delta.logprobs = std::move(into.logprobs);
   delta.prompt_logprobs = std::move(into.prompt_logprobs);

@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
+#include "engine/scheduler_harness.h"
 #include "simulation/beam_checks.h"
 #include "simulation/beam_reference.h"
 #include "simulation/fake_model_runner.h"
@@ -132,37 +133,14 @@ std::vector<ReferenceAnswer> expected(const SequenceSpec& s, uint64_t seed) {
   });
 }
 
-class BeamSchedulerTest : public testing::Test {
+class BeamSchedulerTest : public SteppedScheduler {
  protected:
-  void make(SchedulerConfig config, int num_blocks, int block_size) {
-    RunnerInfo info;
-    info.num_blocks = num_blocks;
-    info.block_size = block_size;
-    info.vocab_size = kVocab;
-    info.max_model_len = config.max_model_len;
-    info.max_logit_rows = config.max_logit_rows = config.max_num_seqs + 4;
-    runner.emplace(info);
-    runner->set_num_host_blocks(config.num_host_blocks);
-    scheduler.emplace(config, num_blocks, block_size);
-  }
-  // Tokens that each sequence of the step computed.
+  BeamSchedulerTest() : SteppedScheduler(kVocab) {}
   std::vector<int> step() {
-    scheduler->schedule(&batch);
-    std::vector<int> counts;
-    for (const ScheduledSequence& s : batch.sequences) counts.push_back(s.num_tokens);
-    if (batch.empty()) return counts;
-    EXPECT_TRUE(runner->launch(batch).ok());
-    EXPECT_TRUE(runner->collect(&result).ok());
-    scheduler->commit(batch, result, &committed);
+    std::vector<int> counts = SteppedScheduler::step();
     EXPECT_EQ(find_beam_inconsistency(*scheduler), "");
     return counts;
   }
-
-  std::optional<FakeModelRunner> runner;
-  std::optional<Scheduler> scheduler;
-  ScheduledBatch batch;
-  StepResult result;
-  std::vector<CommittedSequence> committed;
 };
 
 TEST_F(BeamSchedulerTest, ComputesThePromptOnceAndThenAllBeamsAtOnce) {

@@ -5,8 +5,7 @@
 #include <atomic>
 #include <thread>
 
-#include "base/monitor.h"
-#include "simulation/fake_model_runner.h"
+#include "engine/engine_harness.h"
 
 namespace quire {
 namespace {
@@ -25,29 +24,9 @@ RunnerInfo runner_info(int max_in_flight = 1) {
   return info;
 }
 
-// Waits at the gate before each step until the test opens it.
-class GatedRunner : public FakeModelRunner {
- public:
-  using FakeModelRunner::FakeModelRunner;
-  Status launch(const ScheduledBatch& batch) override {
-    gate->wait([](int open) { return open > 0; }, [](int& open) { return --open; });
-    return FakeModelRunner::launch(batch);
-  }
-  std::shared_ptr<Monitor<int>> gate = std::make_shared<Monitor<int>>(0);
-};
-
-EngineConfig engine_config() {
-  EngineConfig config;
-  config.max_num_seqs = 8;
-  config.max_num_batched_tokens = 16;
-  return config;
-}
-
-std::unique_ptr<Engine> make_engine(EngineConfig config = engine_config(), int max_in_flight = 1) {
-  auto engine =
-      Engine::create(config, std::make_unique<FakeModelRunner>(runner_info(max_in_flight)));
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return std::move(engine).value();
+std::unique_ptr<Engine> make_engine(const EngineConfig& config = engine_config(),
+                                    int max_in_flight = 1) {
+  return make_engine(std::make_unique<FakeModelRunner>(runner_info(max_in_flight)), config);
 }
 
 Request request(std::vector<int32_t> prompt, int max_tokens) {
@@ -377,6 +356,46 @@ TEST(Engine, RefusesMoreAnswersThanCanRunTogether) {
   r.sampling.n = 8;
   r.sampling.max_tokens = 120;
   EXPECT_NE(engine->submit(r).status().message().find("n = 8 times"), std::string::npos);
+}
+
+TEST(Engine, TasksRunBetweenStepsAndAreBounded) {
+  EngineConfig config = engine_config();
+  config.max_num_queued_reqs = 2;
+  auto runner = std::make_unique<GatedRunner>(runner_info());
+  const auto gate = runner->gate;
+  auto engine = make_engine(std::move(runner), config);
+  TokenStream stream = engine->submit(request({1, 2}, 4)).value();
+  while (engine->stats().num_waiting == 0) std::this_thread::sleep_for(milliseconds(1));
+  std::atomic<int> num_run{0};  // the engine waits at the gate, in a step
+  const auto task = [&] { ++num_run; };
+  EXPECT_TRUE(engine->run_between_steps(task).ok());
+  EXPECT_TRUE(engine->run_between_steps(task).ok());
+  const Status refused = engine->run_between_steps(task);
+  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("2 tasks"), std::string::npos) << refused.message();
+  EXPECT_EQ(num_run, 0);
+  gate->update([](int& open) { open = 100; });
+  read_all(stream);
+  EXPECT_EQ(num_run, 2);
+  EXPECT_TRUE(engine->run_between_steps(task).ok());
+  engine.reset();
+  EXPECT_EQ(num_run, 3);
+}
+
+TEST(Engine, WhatPrepareMakesOfEachMessageComesWithIt) {
+  auto engine = make_engine();
+  Request r = request({1, 2, 3}, 20);
+  r.prepare = [](TokenDelta& delta) -> std::any { return std::exchange(delta.tokens, {}); };
+  TokenStream stream = engine->submit(r).value();
+  std::vector<int32_t> tokens;
+  while (std::optional<TokenDelta> delta = stream.next()) {
+    EXPECT_TRUE(delta->tokens.empty());
+    for (const std::any& prepared : delta->prepared) {
+      const auto& part = std::any_cast<const std::vector<int32_t>&>(prepared);
+      tokens.insert(tokens.end(), part.begin(), part.end());
+    }
+  }
+  EXPECT_EQ(tokens, expected({1, 2, 3}, 20));
 }
 
 }  // namespace

@@ -6,9 +6,8 @@
 #include <set>
 #include <thread>
 
-#include "engine/engine.h"
+#include "engine/engine_harness.h"
 #include "engine/observing.h"
-#include "simulation/fake_model_runner.h"
 
 namespace quire {
 namespace {
@@ -124,31 +123,6 @@ TEST(Snapshot, ShowsWaitingAndSwappedSequences) {
     }
   }
   EXPECT_TRUE(seen);
-}
-
-// Waits at the gate before each step until the test opens it.
-class GatedRunner : public FakeModelRunner {
- public:
-  using FakeModelRunner::FakeModelRunner;
-  Status launch(const ScheduledBatch& batch) override {
-    gate->wait([](int open) { return open > 0; }, [](int& open) { return --open; });
-    return FakeModelRunner::launch(batch);
-  }
-  std::shared_ptr<Monitor<int>> gate = std::make_shared<Monitor<int>>(0);
-};
-
-EngineConfig engine_config() {
-  EngineConfig config;
-  config.max_num_seqs = 8;
-  config.max_num_batched_tokens = 16;
-  return config;
-}
-
-std::unique_ptr<Engine> make_engine(std::unique_ptr<FakeModelRunner> runner,
-                                    EngineConfig config = engine_config()) {
-  auto engine = Engine::create(config, std::move(runner));
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return std::move(engine).value();
 }
 
 Request request(int first_token, int num_prompt, int max_tokens, int n = 1) {

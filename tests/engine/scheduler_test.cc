@@ -4,7 +4,7 @@
 
 #include <numeric>
 
-#include "simulation/fake_model_runner.h"
+#include "engine/scheduler_harness.h"
 
 namespace quire {
 namespace {
@@ -19,37 +19,7 @@ SequenceSpec spec(int num_prompt, int max_tokens, int first_token = 1) {
   return s;
 }
 
-class SchedulerTest : public testing::Test {
- protected:
-  void make(SchedulerConfig config, int num_blocks, int block_size) {
-    RunnerInfo info;
-    info.num_blocks = num_blocks;
-    info.block_size = block_size;
-    info.vocab_size = 100;
-    info.max_model_len = config.max_model_len;
-    info.max_logit_rows = config.max_logit_rows = config.max_num_seqs + 4;
-    runner.emplace(info);
-    runner->set_num_host_blocks(config.num_host_blocks);
-    scheduler.emplace(config, num_blocks, block_size);
-  }
-  // Tokens that each sequence of the step computed.
-  std::vector<int> step() {
-    scheduler->schedule(&batch);
-    std::vector<int> counts;
-    for (const ScheduledSequence& s : batch.sequences) counts.push_back(s.num_tokens);
-    if (batch.empty()) return counts;
-    EXPECT_TRUE(runner->launch(batch).ok());
-    EXPECT_TRUE(runner->collect(&result).ok());
-    scheduler->commit(batch, result, &committed);
-    return counts;
-  }
-
-  std::optional<FakeModelRunner> runner;
-  std::optional<Scheduler> scheduler;
-  ScheduledBatch batch;
-  StepResult result;
-  std::vector<CommittedSequence> committed;
-};
+using SchedulerTest = SteppedScheduler;
 
 TEST_F(SchedulerTest, MixesDecodeWithChunksOfAPromptUnderTheTokenLimit) {
   make({.max_num_seqs = 4, .max_num_batched_tokens = 8, .max_model_len = 64}, 64, 4);

@@ -3,50 +3,29 @@
 // of their scores as searches that run alone.
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/hash.h"
-#include "engine/cpu_model_runner.h"
-#include "engine/engine.h"
-#include "kernels/backend.h"
-#include "model/loader.h"
+#include "exactness/tiny_engine.h"
 
 namespace quire {
 namespace {
 
-namespace fs = std::filesystem;
+constexpr int kWidth = 4;
 
-constexpr int kBlockSize = 4, kWidth = 4;
-
-struct Answer {
-  std::vector<int32_t> tokens;
-  uint64_t score_bits = 0;
-  bool operator==(const Answer&) const = default;
-};
-using Answers = std::vector<std::vector<Answer>>;  // [prompts][width]
+using Answers = std::vector<std::vector<testing::AnswerBits>>;  // [prompts][width]
 
 struct BeamRun {
   std::shared_ptr<const Model> model;
   std::string isa;
   int num_prompts = 6, max_tokens = 16;
 
-  int64_t bytes_per_token() const {
-    const ModelConfig& m = model->config();
-    return kv_block_bytes({DType::kF16, kBlockSize, m.num_kv_heads, m.head_dim}) / kBlockSize *
-           m.num_layers;
-  }
   EngineConfig config(int num_kv_tokens) const {
-    EngineConfig config;
+    EngineConfig config = testing::small_config(*model, num_kv_tokens);
     config.isa = isa;
-    config.num_threads = 2;
-    config.block_size = kBlockSize;
-    config.max_num_seqs = 3 * kWidth;
-    config.max_num_batched_tokens = 40;
-    config.kv_cache_memory_bytes = num_kv_tokens * bytes_per_token();
     return config;
   }
   // Two families of prompts with a common beginning, 6 to 21 tokens long.
@@ -62,26 +41,19 @@ struct BeamRun {
     r.sampling.ignore_eos = prompt % 3 == 0;
     return r;
   }
-  static std::vector<Answer> read(TokenStream stream) {
-    std::vector<Answer> answers(kWidth);
-    while (std::optional<TokenDelta> delta = stream.next()) {
-      EXPECT_TRUE(delta->error.ok()) << delta->error.message();
-      answers[delta->index] = {delta->tokens, std::bit_cast<uint64_t>(delta->score.value())};
-    }
-    return answers;
-  }
   Answers run(const EngineConfig& config, bool one_at_a_time, EngineStats* stats) const {
-    auto runner = CpuModelRunner::create(model, config);
-    QUIRE_CHECK_MSG(runner.ok(), runner.status().message().c_str());
-    const auto engine = Engine::create(config, std::move(runner).value()).value();
+    const auto engine = testing::make_engine(model, config);
     std::vector<TokenStream> streams;
     Answers answers;
     for (int p = 0; p < num_prompts; ++p) {
       streams.push_back(engine->submit(request(p)).value());
-      if (one_at_a_time) answers.push_back(read(std::move(streams.back())));
+      if (one_at_a_time) answers.push_back(testing::read_bits(streams.back(), kWidth));
     }
     for (int p = 0; p < num_prompts && !one_at_a_time; ++p) {
-      answers.push_back(read(std::move(streams[p])));
+      answers.push_back(testing::read_bits(streams[p], kWidth));
+    }
+    for (const auto& beams : answers) {
+      for (const testing::AnswerBits& beam : beams) EXPECT_NE(beam.score, 0u);
     }
     *stats = engine->stats();
     return answers;
@@ -101,7 +73,7 @@ struct BeamRun {
         small.enable_prefix_caching = prefix_caching;
         if (swaps) {
           small.preemption_mode = "swap";
-          small.swap_space_bytes = 400 * bytes_per_token();
+          small.swap_space_bytes = 400 * testing::kv_bytes_per_token(*model);
         }
         EngineStats stats;
         EXPECT_TRUE(run(small, false, &stats) == expected) << prefix_caching << swaps;
@@ -115,13 +87,7 @@ struct BeamRun {
 
 class Beams : public ::testing::TestWithParam<std::string> {
  protected:
-  static BeamRun tiny() {
-    static const std::shared_ptr<const Model> model =
-        load_model(fs::path(QUIRE_TESTDATA) / "golden" / "tiny" / "llama_gqa", LoadOptions{})
-            .value()
-            .model;
-    return {model, GetParam()};
-  }
+  static BeamRun tiny() { return {testing::tiny_model(), GetParam()}; }
 };
 
 TEST_P(Beams, SearchesThatRunTogetherAreThoseThatRunAlone) {
@@ -133,20 +99,13 @@ TEST_P(Beams, SearchesThatRunTogetherAreThoseThatRunAlone) {
 
 TEST_P(Beams, DoNotDependOnPreemption) { tiny().expect_same_when_preempted(140); }
 
-std::vector<std::string> levels() {
-  std::vector<std::string> names;
-  for (const IsaLevel& level : cpu_levels()) {
-    if (level.runs_here) names.push_back(level.name);
-  }
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Tiny, Beams, ::testing::ValuesIn(levels()), [](const auto& info) {
-  return info.param;
-});
+INSTANTIATE_TEST_SUITE_P(Tiny,
+                         Beams,
+                         ::testing::ValuesIn(testing::levels_that_run()),
+                         [](const auto& info) { return info.param; });
 
 TEST(ExactnessOfTheDefaultModelsBeams, DoNotDependOnPreemption) {
-  const Result<fs::path> path = resolve_model("smollm2");
+  const Result<std::filesystem::path> path = resolve_model("smollm2");
   if (!path.ok()) GTEST_SKIP() << path.status().message();
   const std::shared_ptr<const Model> model =
       load_model(*path, LoadOptions{.num_threads = 2}).value().model;
