@@ -5,6 +5,8 @@ usage: QUIRE_CUDA_LIBRARY=... PYTHONPATH=python bench/gpu/attention.py [--fa3 DI
            [--plot FILE]            [--rounds 20] [--quick]
 
 Each cell: every contender once per round, `rounds` rounds (at least 20), L2 flushed before every run, median of device events.
+The flush leaves the L2 full of another kernel's unwritten lines, whose way to memory is part of what follows; "clean" cells
+start from lines that need no writing. Decode cells have their own limit beside them: a plain read of as many bytes.
 Inputs are random normal bf16. Causal FLOPs count visible pairs only (half). Limits are measured in the same run: a cuBLAS bf16
 8192^3 product and a plain read of 4 GB. The SM clock is read between cells.
 """
@@ -26,10 +28,14 @@ DEVICE = "cuda"
 
 class Clock:
     def __init__(self):
-        self.flush = torch.empty(256 << 20, dtype=torch.uint8, device=DEVICE)
+        self.flush = torch.zeros(256 << 18, dtype=torch.float32, device=DEVICE)
+        self.total = torch.zeros((), dtype=torch.float32, device=DEVICE)
+        self.dirty = True  # whether the L2 is full of unwritten lines when a measurement starts
 
     def once(self, function):
         self.flush.zero_()
+        if not self.dirty:
+            torch.sum(self.flush, 0, out=self.total)
         torch.cuda._sleep(200000)  # 0.1 ms in which the launches below are queued: host time is not measured
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -93,7 +99,7 @@ class Bench:
                 print(f"  {name} not in {label}: {str(error).splitlines()[0][:100]}", flush=True)
         times = self.clock.interleaved(usable, self.options.rounds)
         rate = {name: work / t / (1e9 if unit == "TFLOP/s" else 1e6) for name, t in times.items()}
-        peers = {name: r for name, r in rate.items() if not name.startswith("quire")}
+        peers = {name: r for name, r in rate.items() if not name.startswith(("quire", "limit"))}
         best = max(peers, key=peers.get) if peers else None
         row = dict(group=group, label=label, unit=unit, milliseconds=times, rate=rate, best_peer=best, clock=sm_clock(),
                    ratio={n: r / peers[best] for n, r in rate.items() if n.startswith("quire")} if peers else {})
@@ -103,6 +109,8 @@ class Bench:
             text += " | us " + " ".join(f"{t * 1e3 / calls:.1f}" for t in times.values())
             if self.read and "quire" in rate:
                 text += f" | {rate['quire'] / self.read:.1%} of read"
+            if "limit" in rate and "quire" in rate:
+                text += f", {rate['quire'] / rate['limit']:.1%} of one of these bytes"
         if "quire_invariant" in rate:
             text += f" | invariant {rate['quire_invariant'] / rate['quire']:.2f} of fastest"
         ratios = " ".join(f"{x:.3f}" for x in row["ratio"].values())
@@ -176,8 +184,8 @@ class Bench:
             self.cell("chunk 512", f"B8 context {s} block {block}", functions, 4 * b * h * pairs * d)
 
     def decode(self, cases, block=16, tokens=1, graph_calls=20):
-        """One call with a cold L2, and calls in a CUDA graph (where those of a size that fits L2 find it warm). GB/s of keys
-        and values."""
+        """One call with a cold L2 (full of unwritten lines, or clean), and calls in a CUDA graph (where those of a size that
+        fits L2 find it warm). GB/s of keys and values."""
         for b, s in cases:
             h, kv, d = 32, 8, 128
             q = normal(b * tokens, h, d)
@@ -189,8 +197,13 @@ class Bench:
             if self.fa3:
                 functions["fa3"] = lambda: self.fa3.paged(q.view(b, tokens, h, d), k, v, table, used)
             size = b * s * kv * d * 4
+            x = torch.ones(size // 4, dtype=torch.float32, device=DEVICE)
+            functions["limit"] = lambda: torch.sum(x, 0, out=self.clock.total)
             label = f"B{b} S{s} block {block}"
             self.cell(f"decode q{tokens}", label, functions, size, "GB/s")
+            self.clock.dirty = False
+            self.cell(f"decode q{tokens}", f"{label} clean", functions, size, "GB/s")
+            self.clock.dirty = True
             graphs = {name: captured(function, graph_calls) for name, function in functions.items()}
             self.cell(f"decode q{tokens}", f"{label} graph", graphs, size * graph_calls, "GB/s", graph_calls)
 
@@ -248,12 +261,11 @@ class Bench:
         each Br x Bc beside it."""
         q, k, v = (normal(b, s, h, d) for _ in range(3))
         functions, moved = {}, {}
-        names = [("64x32", 64), ("64x64", 64), ("64x128", 64), ("128x32", 128), ("128x128", 128)]
+        names = [("64x32", 64), ("64x64", 64), ("64x128", 64), ("128x32", 128), ("128x64", 128),
+                 ("128x128", 128)]
         for name, rows in names:
             functions["quire_" + name] = qa.Call(q, k, v, kernel="sm80_forward_" + name).run
             moved["quire_" + name] = b * h * 2 * (2 * s * d + 2 * s * d * -(-s // rows))
-        functions["quire_128x64"] = qa.Call(q, k, v, kernel="sm80_forward").run
-        moved["quire_128x64"] = moved["quire_128x32"]
         functions["standard"] = qa.Call(q, k, v, kernel="standard").run
         tiles = -(-s // 64)  # both products of the baseline work in 64 x 64 tiles
         moved["standard"] = b * h * 2 * (4 * s * s + 2 * s * d * tiles + s * d + s * s // 64 * d)

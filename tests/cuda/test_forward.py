@@ -352,6 +352,12 @@ def test_ablations_match():
                 Problem([300] * 2, [411] * 2, d=64, window=window).check(name)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("window", [(-1, -1), (-1, 0), (5000, 0)])
+def test_long_sequences_at_d64(dtype, window):  # they have tiles of their own
+    check_all(Problem([1300], [8300], 4, 2, 64, dtype, window), ["sm90_forward", "sm80_forward"])
+
+
 def test_long_context():
     check_all(Problem([64], [131072], 4, 1, window=(-1, 0)), ["sm90_forward", "sm80_forward"])
 

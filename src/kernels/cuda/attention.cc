@@ -84,7 +84,8 @@ constexpr const char* kTilesName = kTiles == 1   ? "64x32"
                                    : kTiles == 2 ? "64x64"
                                    : kTiles == 3 ? "64x128"
                                    : kTiles == 4 ? "128x32"
-                                   : kTiles == 5 ? "128x128"
+                                   : kTiles == 5 ? "128x64"
+                                   : kTiles == 6 ? "128x128"
                                                  : "";
 template <int kTiles>
 int sm80_supports(const QuireAttentionArgs* args, const char** reason) {
@@ -152,7 +153,8 @@ constexpr QuireAttentionKernel kKernels[] = {
     {"sm80_forward_64x64", kFlash2, sm80_supports<2>, never, no_workspace, sm80_run<2>},
     {"sm80_forward_64x128", kFlash2, sm80_supports<3>, never, no_workspace, sm80_run<3>},
     {"sm80_forward_128x32", kFlash2, sm80_supports<4>, never, no_workspace, sm80_run<4>},
-    {"sm80_forward_128x128", kFlash2, sm80_supports<5>, never, no_workspace, sm80_run<5>},
+    {"sm80_forward_128x64", kFlash2, sm80_supports<5>, never, no_workspace, sm80_run<5>},
+    {"sm80_forward_128x128", kFlash2, sm80_supports<6>, never, no_workspace, sm80_run<6>},
     {"standard",
      "standard attention, arXiv 2205.14135 algorithm 0",
      standard_supports,

@@ -59,7 +59,8 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int num_threads) {
 // ---- cp.async (sm_80): 16 bytes global -> shared
 // ------------------------------------------------------------------
 
-// Copies 16 bytes, or writes 16 zero bytes when !valid (the source is then not read).
+// Copies 16 bytes, or writes 16 zero bytes when !valid (the source is then not read, and may be any
+// address).
 __device__ __forceinline__ void cp_async_16(uint32_t smem, const void* global, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile(

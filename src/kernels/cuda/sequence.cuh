@@ -55,12 +55,25 @@ __device__ __forceinline__ int64_t key_offset(
   return block * stride_batch + (j % a.block_size) * stride_token;
 }
 
+// Keys [low, high) that a query sees which stands at key `position`.
+__device__ __forceinline__ void visible_keys(
+    const QuireAttentionArgs& a, int len_k, int position, int* low, int* high) {
+  *low = a.window_left >= 0 ? max(0, position - a.window_left) : 0;
+  *high = a.window_right >= 0 ? min(len_k, position + a.window_right + 1) : len_k;
+}
+// Whether any of the queries that stand at keys position.. does not see one of the keys first...
+// For every key block anew, so that a main loop need not keep the bounds in registers.
+__device__ __forceinline__ bool some_key_hidden(
+    const QuireAttentionArgs& a, int len_k, int position, int queries, int first, int keys) {
+  asm volatile("" : "+r"(position));
+  return first + keys > len_k ||
+         (a.window_right >= 0 && first + keys > position + a.window_right + 1) ||
+         (a.window_left >= 0 && first < position + queries - 1 - a.window_left);
+}
 // Keys [low, high) that query i sees.
 __device__ __forceinline__ void visible_keys(
     const QuireAttentionArgs& a, int len_q, int len_k, int i, int* low, int* high) {
-  const int position = i + len_k - len_q;
-  *low = a.window_left >= 0 ? max(0, position - a.window_left) : 0;
-  *high = a.window_right >= 0 ? min(len_k, position + a.window_right + 1) : len_k;
+  visible_keys(a, len_k, i + len_k - len_q, low, high);
 }
 
 }  // namespace quire::cuda

@@ -38,7 +38,7 @@ struct DkdvCta {
                      const Sequence& sequence,
                      uint32_t base)
       : a(args), g(params), s(sequence), key0(static_cast<int>(blockIdx.x) * kN) {
-    const int warp = threadIdx.x / 32, part = warp / Traits::kGroups;
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), part = warp / Traits::kGroups;
     row0 = warp % Traits::kGroups * 32;
     query0 = part * Traits::kQueries;
     column0 = part * Traits::kColumns;
@@ -58,9 +58,17 @@ struct DkdvCta {
     const T* kp = static_cast<const T*>(a.k) + s.k_start + kv_head * a.k_stride_head;
     const T* vp = static_cast<const T*>(a.v) + s.v_start + kv_head * a.v_stride_head;
     load_tile<kN, kD, Traits::kThreads>(
-        k, kp + key0 * a.k_stride_token, a.k_stride_token, rows, a.head_dim);
+        k,
+        thread_part<kD>(kp + key0 * a.k_stride_token, a.k_stride_token),
+        a.k_stride_token,
+        rows,
+        a.head_dim);
     load_tile<kN, kD, Traits::kThreads>(
-        v, vp + key0 * a.v_stride_token, a.v_stride_token, rows, a.head_dim);
+        v,
+        thread_part<kD>(vp + key0 * a.v_stride_token, a.v_stride_token),
+        a.v_stride_token,
+        rows,
+        a.head_dim);
   }
   // Q, dO, lse (in base 2) and delta of queries kM m.. of one head. A row that sees no key has lse
   // -inf; +inf makes its p zero.
@@ -69,9 +77,17 @@ struct DkdvCta {
     const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
     const T* op = static_cast<const T*>(g.d_o) + s.o_start + head * a.o_stride_head;
     load_tile<kM, kD, Traits::kThreads>(
-        q_tile(stage), qp + m * kM * a.q_stride_token, a.q_stride_token, rows, a.head_dim);
+        q_tile(stage),
+        thread_part<kD>(qp + m * kM * a.q_stride_token, a.q_stride_token),
+        a.q_stride_token,
+        rows,
+        a.head_dim);
     load_tile<kM, kD, Traits::kThreads>(
-        do_tile(stage), op + m * kM * a.o_stride_token, a.o_stride_token, rows, a.head_dim);
+        do_tile(stage),
+        thread_part<kD>(op + m * kM * a.o_stride_token, a.o_stride_token),
+        a.o_stride_token,
+        rows,
+        a.head_dim);
     if (threadIdx.x < kM / 4 * 2) {
       // 16 bytes of lse or delta; the four rows may straddle the end, so single values are checked
       const int which = threadIdx.x / (kM / 4), row = threadIdx.x % (kM / 4) * 4;
@@ -102,7 +118,8 @@ struct DkdvCta {
 
   // Scores of the warp's keys and queries of block m, -inf where a query does not see the key.
   __device__ __forceinline__ void mask(float (&x)[2][kQueries / 2], int m) const {
-    const int shift = s.len_k - s.len_q;
+    int shift = s.len_k - s.len_q;
+    asm volatile("" : "+r"(shift));  // or all bounds would stay in registers through the main loop
     const bool masked = (m + 1) * kM > s.len_q || key0 + kN > s.len_k ||
                         (a.window_right >= 0 && key0 + kN - 1 > m * kM + shift + a.window_right) ||
                         (a.window_left >= 0 && key0 < (m + 1) * kM - 1 + shift - a.window_left);
@@ -320,8 +337,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
 #pragma unroll
     for (int j = 0; j < Traits::kColumns / 2; ++j) dk[f][j] = dv[f][j] = 0.0f;
   }
-  // Query blocks in the order of the heads of the group; `next` is one step ahead, `last` one
-  // behind.
+  // Query blocks in the order of the heads of the group; `next` is one step ahead.
   struct Position {
     int head, m;
     __device__ void advance(int min, int max) {
@@ -331,7 +347,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       }
     }
   };
-  Position last = {kv_head * group, m_min}, now = last, next = last;
+  Position now = {kv_head * group, m_min}, next = now;
   if (steps > 0) {
     cta.load_keys(kv_head);
     cta.load_queries(0, next.head, next.m);
@@ -344,17 +360,24 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
     next.advance(m_min, m_max);
     if (step + 1 < steps) cta.load_queries(stage ^ 1, next.head, next.m);
     // dQ lags one step behind, so that one barrier of all warps a step suffices.
-    if (kAtomicDq && step > 0) cta.add_dq(last.head, last.m, cta.ds_tile(stage ^ 1));
+    if (kAtomicDq && step > 0) {
+      const bool same_head = now.m > m_min;
+      cta.add_dq(same_head ? now.head : now.head - 1,
+                 same_head ? now.m - 1 : m_max - 1,
+                 cta.ds_tile(stage ^ 1));
+    }
     cta.add_block(dk, dv, now.m, stage);
-    last = now;
     now = next;
   }
   cp_async_wait<0>();
   __syncthreads();
-  if (kAtomicDq && steps > 0) cta.add_dq(last.head, last.m, cta.ds_tile((steps - 1) % 2));
+  if (kAtomicDq && steps > 0) {
+    cta.add_dq(kv_head * group + group - 1, m_max - 1, cta.ds_tile((steps - 1) % 2));
+  }
   __syncthreads();
-  cta.store(cta.v, dv, 1.0f, g.dv, s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
-  cta.store(cta.k, dk, a.scale, g.dk, s.k_start + kv_head * a.k_stride_head, a.k_stride_token);
+  const Sequence end = get_sequence(a, blockIdx.z);  // again, so that the loop need not keep it
+  cta.store(cta.v, dv, 1.0f, g.dv, end.v_start + kv_head * a.v_stride_head, a.v_stride_token);
+  cta.store(cta.k, dk, a.scale, g.dk, end.k_start + kv_head * a.k_stride_head, a.k_stride_token);
 }
 
 }  // namespace quire::cuda::sm80

@@ -26,27 +26,34 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
   const int query0 = (a.window_right >= 0 ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * kM;
   if (query0 >= s.len_q) return;
   const int row0 = threadIdx.x / 32 * 16, lane = threadIdx.x % 32;
-  int low, high, all_low, all_high;
-  visible_keys(a, s.len_q, s.len_k, query0, &low, &all_high);
-  visible_keys(a, s.len_q, s.len_k, min(s.len_q, query0 + kM) - 1, &all_low, &high);
+  const int position = query0 + s.len_k - s.len_q;  // of the first query among the keys
+  int low, high, unused;
+  visible_keys(a, s.len_k, position, &low, &unused);
+  visible_keys(a, s.len_k, position + min(s.len_q - query0, kM) - 1, &unused, &high);
 
   const T* qp = static_cast<const T*>(a.q) + s.q_start + head * a.q_stride_head;
   const T* op = static_cast<const T*>(g.d_o) + s.o_start + head * a.o_stride_head;
-  const T* kp = static_cast<const T*>(a.k) + s.k_start + kv_head * a.k_stride_head;
-  const T* vp = static_cast<const T*>(a.v) + s.v_start + kv_head * a.v_stride_head;
-  load_tile<kM, kD, kThreads>(
-      q, qp + query0 * a.q_stride_token, a.q_stride_token, s.len_q - query0, a.head_dim);
-  load_tile<kM, kD, kThreads>(
-      d_o, op + query0 * a.o_stride_token, a.o_stride_token, s.len_q - query0, a.head_dim);
+  const T* k_part = thread_part<kD>(
+      static_cast<const T*>(a.k) + s.k_start + kv_head * a.k_stride_head, a.k_stride_token);
+  const T* v_part = thread_part<kD>(
+      static_cast<const T*>(a.v) + s.v_start + kv_head * a.v_stride_head, a.v_stride_token);
+  load_tile<kM, kD, kThreads>(q,
+                              thread_part<kD>(qp + query0 * a.q_stride_token, a.q_stride_token),
+                              a.q_stride_token,
+                              s.len_q - query0,
+                              a.head_dim);
+  load_tile<kM, kD, kThreads>(d_o,
+                              thread_part<kD>(op + query0 * a.o_stride_token, a.o_stride_token),
+                              a.o_stride_token,
+                              s.len_q - query0,
+                              a.head_dim);
   float lse[2], delta[2];
-  int first_key[2], end_key[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int i = query0 + row0 + lane / 4 + 8 * r;
     const int64_t at = s.lse_start + head * s.lse_stride_head + i;
     lse[r] = i < s.len_q ? a.lse[at] * kLog2e : 0.0f;
     delta[r] = i < s.len_q ? g.delta[at] : 0.0f;
-    visible_keys(a, s.len_q, s.len_k, i, &first_key[r], &end_key[r]);
   }
   float dq[kD / 2];
 #pragma unroll
@@ -56,10 +63,10 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
   for (int n = n_min; n < n_max; ++n) {
     __syncthreads();  // all have finished reading K(n-1)
     load_tile<kN, kD, kThreads>(
-        k, kp + n * kN * a.k_stride_token, a.k_stride_token, s.len_k - n * kN, a.head_dim);
+        k, k_part + n * kN * a.k_stride_token, a.k_stride_token, s.len_k - n * kN, a.head_dim);
     cp_async_commit();
     load_tile<kN, kD, kThreads>(
-        v, vp + n * kN * a.v_stride_token, a.v_stride_token, s.len_k - n * kN, a.head_dim);
+        v, v_part + n * kN * a.v_stride_token, a.v_stride_token, s.len_k - n * kN, a.head_dim);
     cp_async_commit();
     cp_async_wait<1>();
     __syncthreads();
@@ -70,13 +77,18 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
     cp_async_wait<0>();
     __syncthreads();
     scores<T, kM, kN, kD, kN>(gradients, d_o + row0 * 128, v);
-    const bool masked = n * kN < all_low || (n + 1) * kN > all_high;
+    const bool masked = some_key_hidden(a, s.len_k, position, kM, n * kN, kN);
 #pragma unroll
     for (int e = 0; e < kN / 2; ++e) p[e] = exp2_approx(p[e] * scale_log2 - lse[(e / 2) % 2]);
     if (masked) {
       const int origin = n * kN + 2 * (lane % 4);
-      const int from[2] = {first_key[0] - origin, first_key[1] - origin};
-      const int to[2] = {end_key[0] - origin, end_key[1] - origin};
+      int from[2], to[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        visible_keys(a, s.len_k, position + row0 + lane / 4 + 8 * r, &from[r], &to[r]);
+        from[r] -= origin;
+        to[r] -= origin;
+      }
       mask_block(p, from, to, 0.0f);
     }
 #pragma unroll
@@ -91,7 +103,7 @@ __global__ void __launch_bounds__(Traits::kDqThreads)
   __syncthreads();
   store_fragment<kM, T>(q, row0, 0, dq);
   __syncwarp();
-  T* out = static_cast<T*>(g.dq) + s.q_start + head * a.q_stride_head;
+  T* out = static_cast<T*>(g.dq) + get_sequence(a, blockIdx.z).q_start + head * a.q_stride_head;
   copy_rows_out<kM, kD, T>(q, row0, 16, lane, 32, a.head_dim, [&](int row) -> T* {
     return query0 + row < s.len_q ? out + (query0 + row) * a.q_stride_token : nullptr;
   });

@@ -6,6 +6,20 @@
 #include "kernels/cuda/host.h"
 
 namespace quire::cuda::sm80 {
+namespace {
+
+// Where a head dimension has two tiles: 112 keys are 5 % faster than 128 once a query sees 4096
+// keys in the mean, and as much slower for short sequences.
+bool prefers_fewer_keys(const QuireAttentionArgs& args) {
+  return args.max_seqlen_k >= (args.window_right >= 0 ? 8192 : 4096);
+}
+// The smallest head dimension, then the preferred tile.
+int rank(const QuireAttentionArgs& args, const ForwardKernel& kernel) {
+  const int keys = kernel.tile_keys;
+  return kernel.head_dim * 256 + (prefers_fewer_keys(args) ? keys : 256 - keys);
+}
+
+}  // namespace
 
 const ForwardKernel* find_forward(const QuireAttentionArgs& args,
                                   const char* tiles,
@@ -24,7 +38,7 @@ const ForwardKernel* find_forward(const QuireAttentionArgs& args,
         kernel->softcap != (args.softcap > 0) || std::strcmp(kernel->tiles, tiles) != 0) {
       continue;
     }
-    if (best == nullptr || kernel->head_dim < best->head_dim) best = kernel;
+    if (best == nullptr || rank(args, *kernel) < rank(args, *best)) best = kernel;
   }
   if (best == nullptr) *reason = "no instantiation for this type, head_dim and softcap";
   return best;

@@ -34,23 +34,28 @@ struct ForwardTile {
   static constexpr int kM = Traits::kM, kN = Traits::kN, kD = Traits::kD;
   static constexpr int kF = Traits::kFragments;
   const QuireAttentionArgs& a;
-  int len_q, len_k;
-  int token0;
-  const T *k_base, *v_base;  // key 0 of this KV head
+  int len_k;
+  int position;              // of the tile's first query among the keys
+  const T *k_part, *v_part;  // thread_part of this KV head's keys and values
   uint32_t q, k, v;          // shared tiles
 
-  __device__ __forceinline__ void load_q(const T* base) const {
+  // The first query token. Masked problems: the last query tiles see the most keys and start first.
+  static __device__ __forceinline__ int first_token(const QuireAttentionArgs& a) {
+    return (a.window_right >= 0 ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * kM;
+  }
+
+  __device__ __forceinline__ void load_q(const T* base, int rows) const {
     load_tile<kM, kD, Traits::kThreads>(
-        q, base + token0 * a.q_stride_token, a.q_stride_token, len_q - token0, a.head_dim);
+        q, thread_part<kD>(base, a.q_stride_token), a.q_stride_token, rows, a.head_dim);
   }
   __device__ __forceinline__ void load_k(int n) const {
     load_tile<kN, kD, Traits::kThreads>(
-        k, k_base + n * kN * a.k_stride_token, a.k_stride_token, len_k - n * kN, a.head_dim);
+        k, k_part + n * kN * a.k_stride_token, a.k_stride_token, len_k - n * kN, a.head_dim);
     cp_async_commit();
   }
   __device__ __forceinline__ void load_v(int n) const {
     load_tile<kN, kD, Traits::kThreads>(
-        v, v_base + n * kN * a.v_stride_token, a.v_stride_token, len_k - n * kN, a.head_dim);
+        v, v_part + n * kN * a.v_stride_token, a.v_stride_token, len_k - n * kN, a.head_dim);
     cp_async_commit();
   }
 
@@ -104,8 +109,8 @@ struct ForwardTile {
     int low[2], high[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int i = token0 + warp_row() + 16 * f + threadIdx.x % 32 / 4 + 8 * r;
-      visible_keys(a, len_q, len_k, i, &low[r], &high[r]);
+      const int row = warp_row() + 16 * f + threadIdx.x % 32 / 4 + 8 * r;
+      visible_keys(a, len_k, position + row, &low[r], &high[r]);
       const int origin = n * kN + 2 * (threadIdx.x % 4);
       low[r] -= origin;
       high[r] -= origin;
@@ -118,7 +123,7 @@ struct ForwardTile {
                                         float scale_log2) const {
     const Sequence s =
         get_sequence(a, blockIdx.z);  // again, so that the main loop need not keep it
-    const int head = blockIdx.y;
+    const int head = blockIdx.y, token0 = first_token(a);
 #pragma unroll
     for (int f = 0; f < kF; ++f) {
       float factor[2];
@@ -128,7 +133,7 @@ struct ForwardTile {
             finish_row(state[f].max[r], quad_sum(state[f].sum[r]), scale_log2, a.sinks, head);
         factor[r] = result.factor;
         const int i = token0 + warp_row() + 16 * f + threadIdx.x % 32 / 4 + 8 * r;
-        if (a.lse != nullptr && threadIdx.x % 4 == 0 && i < len_q) {
+        if (a.lse != nullptr && threadIdx.x % 4 == 0 && i < s.len_q) {
           a.lse[s.lse_start + head * s.lse_stride_head + i] = result.logsumexp;
         }
       }
@@ -141,7 +146,7 @@ struct ForwardTile {
     copy_rows_out<kM, kD, T>(
         q, warp_row(), 16 * kF, threadIdx.x % 32, 32, a.head_dim, [&](int row) -> T* {
           const int i = token0 + row;
-          return i < len_q ? base + i * a.o_stride_token : nullptr;
+          return i < s.len_q ? base + i * a.o_stride_token : nullptr;
         });
   }
 };
@@ -155,24 +160,24 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
   const uint32_t base = (smem_address(raw) + 1023) & ~1023u;
   const Sequence sequence = get_sequence(a, blockIdx.z);
   const int head = blockIdx.y;
-  // Masked problems: the last query tiles see the most keys and start first.
-  const int m = a.window_right >= 0 ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
   const int kv_head = head / (a.num_heads / a.num_kv_heads);
+  const int token0 = ForwardTile<Traits>::first_token(a);
+  if (token0 >= sequence.len_q) return;
   const ForwardTile<Traits> tile = {
       a,
-      sequence.len_q,
       sequence.len_k,
-      m * Traits::kM,
-      static_cast<const T*>(a.k) + sequence.k_start + kv_head * a.k_stride_head,
-      static_cast<const T*>(a.v) + sequence.v_start + kv_head * a.v_stride_head,
+      token0 + sequence.len_k - sequence.len_q,
+      thread_part<kD>(static_cast<const T*>(a.k) + sequence.k_start + kv_head * a.k_stride_head,
+                      a.k_stride_token),
+      thread_part<kD>(static_cast<const T*>(a.v) + sequence.v_start + kv_head * a.v_stride_head,
+                      a.v_stride_token),
       base,
       base + kTileBytes<Traits::kM, kD>,
       base + kTileBytes<Traits::kM, kD> + kTileBytes<kN, kD>};
-  if (tile.token0 >= tile.len_q) return;
-  const int last = min(tile.len_q, tile.token0 + Traits::kM) - 1;
-  int low, high, all_low, all_high;
-  visible_keys(a, tile.len_q, tile.len_k, tile.token0, &low, &all_high);
-  visible_keys(a, tile.len_q, tile.len_k, last, &all_low, &high);
+  const int rows = min(sequence.len_q - token0, Traits::kM);
+  int low, high, unused;
+  visible_keys(a, tile.len_k, tile.position, &low, &unused);
+  visible_keys(a, tile.len_k, tile.position + rows - 1, &unused, &high);
   const int n_min = low / kN;
   const int n_max = high > low ? (high + kN - 1) / kN : n_min;
 
@@ -186,7 +191,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
     for (int j = 0; j < kD / 2; ++j) o[f][j] = 0.0f;
   }
   if (n_max > n_min) {
-    tile.load_q(static_cast<const T*>(a.q) + sequence.q_start + head * a.q_stride_head);
+    tile.load_q(static_cast<const T*>(a.q) + sequence.q_start + head * a.q_stride_head +
+                    token0 * a.q_stride_token,
+                rows);
     tile.load_k(n_max - 1);  // one group with Q
   }
   for (int n = n_max - 1; n >= n_min; --n) {
@@ -195,10 +202,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kCtas)
     tile.load_v(n);
     float x[kF][kN / 2];
     tile.scores(x);
-    const bool masked = n * kN < all_low || (n + 1) * kN > all_high;
     cp_async_wait<0>();
     __syncthreads();  // V(n) has arrived; all have finished reading K(n)
     if (n > n_min) tile.load_k(n - 1);
+    const bool masked = some_key_hidden(a, tile.len_k, tile.position, Traits::kM, n * kN, kN);
     uint32_t p[kF][kN / 16][4];
 #pragma unroll
     for (int f = 0; f < kF; ++f) {

@@ -17,31 +17,38 @@ __device__ __forceinline__ uint32_t tile_offset(int row, int chunk) {
   return (chunk / 8) * (kRows * 128) + swizzle128(row, chunk % 8);
 }
 
+// A matrix as load_tile copies it: the 8 columns at which this thread begins. Held instead of the
+// matrix's address, so that a main loop keeps one pointer of it and no offsets.
+template <int kD>
+constexpr int kChunksPerRow = kD % 64 == 0 ? 8 : 4;  // of 8 columns, copied at once by the threads
+template <int kD, typename T>
+__device__ __forceinline__ const T* thread_part(const T* matrix, int64_t stride) {
+  constexpr int kChunks = kChunksPerRow<kD>;
+  return matrix + threadIdx.x / kChunks * stride + threadIdx.x % kChunks * 8;
+}
 // Starts copying rows [0, rows) of a matrix with the given row stride (elements) into a tile of
-// kRows rows; the rest, and the columns from head_dim on, become zero.
+// kRows rows; the rest, and the columns from head_dim on, become zero. `part`: thread_part of the
+// matrix.
 template <int kRows, int kD, int kThreads, typename T>
 __device__ __forceinline__ void load_tile(
-    uint32_t tile, const T* matrix, int64_t stride, int rows, int head_dim) {
-  constexpr int kChunks = kD % 64 == 0 ? 8 : kD / 8;  // of one pass over the threads' columns
-  constexpr int kPasses = kD / 8 / kChunks;
+    uint32_t tile, const T* part, int64_t stride, int rows, int head_dim) {
+  constexpr int kChunks = kChunksPerRow<kD>, kPasses = kD / 8 / kChunks;
   constexpr int kRowsPerStep = kThreads / kChunks;
-  constexpr int kSteps = (kRows + kRowsPerStep - 1) / kRowsPerStep;
+  static_assert(kRows % kRowsPerStep == 0 && kRowsPerStep % 8 == 0);
   const int first = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
-  if (kThreads % kChunks != 0 && first >= kRowsPerStep) return;
-  const T* pointer = matrix + first * stride + chunk * 8;
+  const uint32_t to = tile + swizzle128(first, chunk);
 #pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const int row = first + step * kRowsPerStep;
-    if (kRows % kRowsPerStep == 0 || row < kRows) {
+  for (int step = 0; step < kRows / kRowsPerStep; ++step) {
+    const bool used = first + step * kRowsPerStep < rows;
 #pragma unroll
-      for (int pass = 0; pass < kPasses; ++pass) {
-        const bool valid = row < rows && (pass * kChunks + chunk) * 8 < head_dim;
-        cp_async_16(tile + tile_offset<kRows>(row, pass * kChunks + chunk),
-                    valid ? pointer + pass * kChunks * 8 : matrix,
-                    valid);
-      }
+    for (int pass = 0; pass < kPasses; ++pass) {
+      // As tile_offset of chunk + pass * kChunks: neither sum carries into the other's bits.
+      const uint32_t place = (to ^ (pass * kChunks % 8 * 16)) + pass * kChunks / 8 * (kRows * 128) +
+                             step * (kRowsPerStep * 128);
+      cp_async_16(
+          place, part + pass * kChunks * 8, used && (pass * kChunks + chunk) * 8 < head_dim);
     }
-    pointer += kRowsPerStep * stride;
+    part += kRowsPerStep * stride;
   }
 }
 
@@ -82,7 +89,8 @@ __device__ __forceinline__ void store_a(const uint32_t (&a)[4], uint32_t base, i
 #else
   // `address` is of row lane % 16 and chunk lane / 16; the fragment's values of this lane belong to
   // rows lane / 4 and + 8 of both chunks.
-  const int lane = threadIdx.x % 32;
+  int lane = threadIdx.x % 32;
+  asm volatile("" : "+r"(lane));  // or a main loop would keep all that follows in registers
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int source = lane / 4 + 8 * (i % 2) + 16 * (i / 2);

@@ -37,7 +37,7 @@ struct ForwardTraits {
   // table; three consumers leave the producer too few registers for it.
   static constexpr bool kLookAhead = kConsumers < 3;
   // Q as A operands in registers, where there are enough: a third less to read from shared memory.
-  static constexpr bool kQRegisters = kD == 128 && kConsumers == 2;
+  static constexpr bool kQRegisters = kD <= 128 && kConsumers == 2;
   static constexpr int kCtas = kCtas_;  // resident on one SM
   static constexpr int kM = 64 * kConsumers;
   static constexpr int kThreads = 128 * (kConsumers + kSpecialised);

@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(kThreads) product_kernel(const __grid_constant
   float c[kTile / 2] = {};
   const T* a = static_cast<const T*>(p.a.base) + batch * p.a.stride_batch;
   const T* b = static_cast<const T*>(p.b.base) + batch * p.b.stride_batch;
-  a += head * p.repeat * p.a.stride_head;
-  b += head * p.repeat / p.group * p.b.stride_head;
+  a = sm80::thread_part<kTile>(a + head * p.repeat * p.a.stride_head, p.a.stride);
+  b = sm80::thread_part<kTile>(b + head * p.repeat / p.group * p.b.stride_head, p.b.stride);
   int left = p.repeat;
   for (int k0 = 0; left > 0; k0 += kTile) {
     if (k0 >= p.k) {
