@@ -38,7 +38,9 @@ TEST(LoadTest, RunningWithoutADriverIsAnErrorThatNamesIt) {
     args.q = args.k = args.v = rows.data();
     args.o = rows.data();
     args.q_stride_token = args.k_stride_token = args.v_stride_token = args.o_stride_token = 64;
-    std::vector<char> workspace(1024);
+    const QuireAttentionKernel* kernel = quire_attention_select(&args, nullptr);
+    ASSERT_NE(kernel, nullptr);
+    std::vector<char> workspace(kernel->workspace_bytes(&args));
     args.workspace = workspace.data();
     args.workspace_bytes = static_cast<int64_t>(workspace.size());
     QuireAttentionError error = {};
