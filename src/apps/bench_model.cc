@@ -50,6 +50,7 @@ Result<std::unique_ptr<ModelBench>> ModelBench::create(const LoadedModel& loaded
   const ModelConfig& c = model->config();
   const DType dtype = config.kv_cache_dtype == "float32" ? DType::kF32 : DType::kF16;
   const KvLayout layout{dtype, config.block_size, c.num_kv_heads, c.head_dim};
+  config.gpu_memory_utilization = 0;
   config.kv_cache_memory_bytes =
       kv_block_bytes(layout) * c.num_layers * bench->blocks_per_sequence_ * max_batch;
   config.max_model_len = length;

@@ -151,7 +151,8 @@ void print(const PlanConfirmation& c) {
       100 * (static_cast<double>(c.measured_bytes) - planned) / planned);
 }
 
-// What does not fit is printed with the rest, and is the command's error.
+// What does not fit is printed with the rest, and is the command's error; so is a plan that does
+// not hold.
 Status run(const LlmConfig& config, bool json, bool confirm) {
   QUIRE_ASSIGN_OR_RETURN(const LlmPlan plan, plan_llm(config));
   std::optional<PlanConfirmation> confirmation;
@@ -164,14 +165,19 @@ Status run(const LlmConfig& config, bool json, bool confirm) {
       text["confirmed"] = {{"tokens", confirmation->num_tokens},
                            {"sequences", confirmation->num_seqs},
                            {"planned_bytes", confirmation->planned_bytes},
-                           {"measured_bytes", confirmation->measured_bytes}};
+                           {"measured_bytes", confirmation->measured_bytes},
+                           {"holds", confirmation->holds()}};
     }
     QUIRE_RETURN_IF_ERROR(write_stdout(dump_json(text, 2) + "\n"));
   } else {
     print(plan, config.engine);
     if (confirmation) print(*confirmation);
   }
-  return plan.memory.refusal;
+  QUIRE_RETURN_IF_ERROR(plan.memory.refusal);
+  if (!confirmation || confirmation->holds()) return {};
+  return internal_error("the steps took " + std::to_string(confirmation->measured_bytes) +
+                        " bytes; planned were " + std::to_string(confirmation->planned_bytes) +
+                        ", and 1 % and 4 MiB are allowed: please report this");
 }
 
 }  // namespace
@@ -185,8 +191,8 @@ Command add_plan_command(CommandLine line) {
   line.flag("--json", *json, "print one JSON object");
   line.flag("--confirm",
             *confirm,
-            "load the model, compute one step of the largest size, and compare this process's peak "
-            "with the plan of that step");
+            "load the model, compute a step of the largest size, and compare this process's peak "
+            "with the plan of that step: more than 1 % and 4 MiB off is an error");
   return [config, json, confirm] { return run(*config, *json, *confirm); };
 }
 

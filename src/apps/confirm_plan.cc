@@ -1,6 +1,7 @@
 #include "apps/confirm_plan.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -9,20 +10,35 @@
 namespace quire {
 namespace {
 
-// The same engine with a pool of what `num_tokens` of prompt, and a block more of each sequence,
-// take.
-LlmConfig with_little_kv(LlmConfig config, const LlmPlan& plan, int num_tokens) {
+// The same engine for steps of so many tokens and sequences, with a pool of what they take.
+LlmConfig with_little_kv(LlmConfig config, const LlmPlan& plan, const PlanConfirmation& steps) {
   EngineConfig& e = config.engine;
-  const int64_t blocks = (num_tokens + e.block_size - 1) / e.block_size + e.max_num_seqs;
-  e.kv_cache_memory_bytes = blocks * plan.memory.kv.block_bytes;
+  const int64_t prompt_blocks = (steps.num_tokens + e.block_size - 1) / e.block_size;
+  e.max_num_seqs = steps.num_seqs;
+  e.max_num_batched_tokens = std::max(steps.num_tokens, steps.num_seqs);
+  e.kv_cache_memory_bytes = (prompt_blocks + steps.num_seqs) * plan.memory.kv.block_bytes;
   e.gpu_memory_utilization = 0;
-  e.max_model_len = num_tokens + 2;
+  e.max_model_len = steps.num_tokens + 2;
   e.long_prefill_token_threshold = 0;
   e.preemption_mode = "recompute";
   e.swap_space_bytes = 0;
   e.kv_policy = "paged";
   e.batching = "continuous";
   return config;
+}
+
+// The largest that the plan allows.
+PlanConfirmation largest_steps(const EngineConfig& e, const LlmPlan& plan) {
+  const KvPoolPlan& kv = plan.memory.kv;
+  const int64_t longest = std::min<int64_t>(
+      std::min(kv.max_model_len, plan.info.config.max_position) - 2, kv.num_tokens - e.block_size);
+  PlanConfirmation steps;
+  steps.num_tokens =
+      static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(longest, e.max_num_batched_tokens)));
+  const int64_t prompt_blocks = (steps.num_tokens + e.block_size - 1) / e.block_size;
+  steps.num_seqs = static_cast<int>(
+      std::max<int64_t>(1, std::min<int64_t>(kv.num_blocks - prompt_blocks, e.max_num_seqs)));
+  return steps;
 }
 
 Status run_steps(Llm& llm, int num_tokens, int num_seqs) {
@@ -43,13 +59,14 @@ Status run_steps(Llm& llm, int num_tokens, int num_seqs) {
 
 }  // namespace
 
+bool PlanConfirmation::holds() const {
+  const int64_t off = std::abs(measured_bytes - planned_bytes);
+  return off <= planned_bytes / 100 + (int64_t{4} << 20);
+}
+
 Result<PlanConfirmation> confirm_plan(const LlmConfig& config, const LlmPlan& plan) {
-  const EngineConfig& e = config.engine;
-  PlanConfirmation confirmation;
-  const int longest = std::min(plan.memory.kv.max_model_len, plan.info.config.max_position) - 2;
-  confirmation.num_tokens = std::max(1, std::min(e.max_num_batched_tokens, longest));
-  confirmation.num_seqs = e.max_num_seqs;
-  const LlmConfig small = with_little_kv(config, plan, confirmation.num_tokens);
+  PlanConfirmation confirmation = largest_steps(config.engine, plan);
+  const LlmConfig small = with_little_kv(config, plan, confirmation);
   QUIRE_ASSIGN_OR_RETURN(const LlmPlan planned, plan_llm(small));
   const MemoryPlan& m = planned.memory;
   const int64_t unused_rows = m.max_logit_rows - confirmation.num_seqs;

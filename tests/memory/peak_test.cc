@@ -122,6 +122,7 @@ class PeakTest : public CliTest {
     const Json confirmed = plan(flags)["confirmed"];
     const auto planned = confirmed["planned_bytes"].get<double>();
     EXPECT_NEAR(confirmed["measured_bytes"].get<double>(), planned, 0.01 * planned + kSlack);
+    EXPECT_TRUE(confirmed["holds"].get<bool>());
   }
 
   std::string model_;
@@ -153,6 +154,11 @@ TEST_F(PeakTest, OfAHuggingFaceFolderIsPlanned) {
   write_synthetic_model(model_, tiny());
   expect_little_beside_the_weights();
   expect_a_dummy_step_confirms({"--max-num-seqs", "16", "--kv-cache-memory-bytes", "16M"});
+  // Steps that are larger than a sequence or the pool may be.
+  expect_a_dummy_step_confirms(
+      {"--max-model-len", "32", "--max-num-batched-tokens", "8192", "--max-num-seqs", "64"});
+  expect_a_dummy_step_confirms(
+      {"--kv-cache-memory-bytes", "256K", "--max-num-batched-tokens", "8192"});
   expect_the_planned_peak(
       {"--kv-cache-memory-bytes", "16M", "--max-num-seqs", "16", "--max-model-len", "1024"}, 500);
   expect_the_planned_peak({"--kv-cache-memory-bytes",
