@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -214,13 +215,26 @@ TEST(PaperFigures, EveryFigureRunsOnAShortTrace) {
   run_every_figure(context);
 }
 
+// The numbers under "ratio", wherever they stand.
+void collect_ratios(const Json& json, std::vector<double>* ratios) {
+  if (json.is_object() && json.contains("ratio")) ratios->push_back(json["ratio"].get<double>());
+  if (!json.is_structured()) return;
+  for (const Json& part : json) collect_ratios(part, ratios);
+}
+
 TEST(PaperFigures, EveryComparisonRunsOnATinyModel) {
   const ComparisonSettings settings{
       .model = QUIRE_TESTDATA "/golden/tiny/llama_gqa", .num_threads = 1, .rounds = 1};
+  const std::map<std::string, size_t> cases = {
+      {"paged-overhead", 4 * 5}, {"fusion", 3 * 5}, {"async-tokenize", 2 * 2}};
   for (const PaperFigure& figure : paper_figures()) {
     if (figure.compare == nullptr) continue;
     const Result<Json> result = figure.compare(settings);
-    EXPECT_TRUE(result.ok()) << figure.name << ": " << result.status().message();
+    ASSERT_TRUE(result.ok()) << figure.name << ": " << result.status().message();
+    std::vector<double> ratios;
+    collect_ratios(*result, &ratios);
+    EXPECT_EQ(ratios.size(), cases.at(figure.name)) << figure.name << ": " << result->dump();
+    for (const double ratio : ratios) EXPECT_GT(ratio, 0) << figure.name;
   }
 }
 
