@@ -13,7 +13,7 @@ namespace {
 
 // The program itself on x86-64 Linux: the pages of its code and of the libraries' that it runs
 // through, the stacks of its threads, and what its allocator keeps at hand. Measured.
-constexpr int64_t kProgramBytes = 15 << 20;
+constexpr int64_t kProgramBytes = 16 << 20;
 
 MemoryPlan plan_for(const OpenModel& open, const EngineConfig& config) {
   const MemoryFacts memory = memory_facts();

@@ -179,13 +179,13 @@ TEST_F(RobustnessTest, DrainEndsWhatRunsAndTakesNothingNew) {
   Client running(server_->port()), idle(server_->port());
   EXPECT_EQ(idle.get("/version").status, 200);
   running.send(post_bytes("/v1/completions", endless(true).dump()));
-  ASSERT_FALSE(running.read_some().empty());
+  std::string answer = running.read_some();
+  ASSERT_FALSE(answer.empty());
   service_->draining = true;
   server_->drain();
   EXPECT_EQ(idle.read_some(), "");
-  std::string rest;
-  for (std::string bytes; !(bytes = running.read_some()).empty();) rest += bytes;
-  EXPECT_NE(rest.find("data: [DONE]"), std::string::npos);
+  for (std::string bytes; !(bytes = running.read_some()).empty();) answer += bytes;
+  EXPECT_NE(answer.find("data: [DONE]"), std::string::npos);
   EXPECT_TRUE(eventually([&] { return server_->num_connections() == 0; }));
 }
 
