@@ -139,18 +139,23 @@ Status check_beam_output(const SamplingParams& sampling, const TextStream::Optio
 Result<TextStream::Plan> plan_answers(SamplingParams* sampling,
                                       const TextStream::Options& output,
                                       const EngineConfig& engine) {
+  const auto check_count = [&engine](const std::string& value, int count) -> Status {
+    if (count <= engine.max_num_seqs) return {};
+    return invalid_argument(value + ", but max_num_seqs is " + std::to_string(engine.max_num_seqs) +
+                            ", and answers to one prompt run together: lower it or raise "
+                            "--max-num-seqs");
+  };
   if (sampling->is_beam_search()) {
+    QUIRE_RETURN_IF_ERROR(check_count("n is " + std::to_string(sampling->n), sampling->n));
+    QUIRE_RETURN_IF_ERROR(
+        check_count("beam_width is " + std::to_string(sampling->beam_width), sampling->beam_width));
     QUIRE_RETURN_IF_ERROR(check_beam_output(*sampling, output));
     return TextStream::Plan{sampling->n, sampling->n};
   }
   const std::optional<int> best_of = output.best_of;
   const int n = sampling->n, computed = best_of.value_or(n);
   const std::string value = (best_of ? "best_of is " : "n is ") + std::to_string(computed);
-  if (computed > engine.max_num_seqs) {
-    return invalid_argument(value + ", but max_num_seqs is " + std::to_string(engine.max_num_seqs) +
-                            ", and answers to one prompt run together: lower it or raise "
-                            "--max-num-seqs");
-  }
+  QUIRE_RETURN_IF_ERROR(check_count(value, computed));
   if (computed > 1 && sampling->temperature == 0) {
     return invalid_argument(value + ", but with temperature 0 (greedy) all answers are the same: " +
                             "set a temperature");

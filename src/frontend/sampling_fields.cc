@@ -7,6 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "frontend/utf8.h"
+
 namespace quire {
 
 std::optional<int32_t> parse_token_id(const std::string& text) {
@@ -35,7 +37,9 @@ void forget_drawing(SamplingParams& p) {
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  constexpr size_t kLongestWord = 64;
   std::string best;
+  if (word.size() > kLongestWord) return best;
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
   for (const std::string& candidate : candidates) {
     std::vector<size_t> row(candidate.size() + 1);
@@ -210,12 +214,12 @@ Status apply_sampling_fields(const Json& object,
         fields.begin(), fields.end(), [&key = key](const Field& f) { return key == f.name; });
     if (field == fields.end()) {
       const std::string near = nearest(key, names);
-      return invalid_argument("unknown field \"" + key + "\"" +
+      return invalid_argument("unknown field \"" + shortened(key) + "\"" +
                               (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
     }
     if (value.is_null() || field->set(value)) continue;
     return invalid_argument("field \"" + key + "\" must be " + field->expected + ", got " +
-                            dump_json(value));
+                            shortened(dump_json(value)));
   }
   return {};
 }

@@ -29,7 +29,8 @@ inline constexpr const char* kSeedRange = "an integer in [0, 1844674407370955161
 // A whole decimal number of at most 32 bits.
 std::optional<int32_t> parse_token_id(const std::string& text);
 
-// The entry of `candidates` with the smallest edit distance to `word`, or "" when none is near.
+// The entry of `candidates` with the smallest edit distance to `word`, or "" when none is near
+// or the word is longer than any that somebody mistyped.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 
 }  // namespace quire

@@ -47,4 +47,11 @@ Status check_utf8(std::string_view text, const std::string& what) {
                           byte + "): convert it to UTF-8 first");
 }
 
+std::string shortened(std::string_view text, size_t most) {
+  if (text.size() <= most) return std::string(text);
+  size_t end = most;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;  // not in the middle of a character
+  return std::string(text.substr(0, end)) + "...";
+}
+
 }  // namespace quire

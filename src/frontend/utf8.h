@@ -15,4 +15,7 @@ size_t valid_utf8_prefix(std::string_view text);
 // kInvalidArgument with the offset and the byte; `what` names the text ("the prompt").
 Status check_utf8(std::string_view text, const std::string& what);
 
+// For messages: `text`, or its first characters, at most `most` bytes of them, and "...".
+std::string shortened(std::string_view text, size_t most = 80);
+
 }  // namespace quire

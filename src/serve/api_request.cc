@@ -5,8 +5,11 @@
 #include <utility>
 
 #include "frontend/sampling_fields.h"
+#include "frontend/utf8.h"
 #include "serve/chat_messages.h"
 #include "serve/field_reader.h"
+#include "serve/json_limits.h"
+#include "serve/request_size.h"
 
 namespace quire {
 
@@ -108,8 +111,9 @@ void read_model(FieldReader& fields,
     std::string served;
     for (const std::string& name : context.model_names)
       served += (served.empty() ? "" : ", ") + name;
-    return fields.fail("model",
-                       "the model \"" + model + "\" is not served here, but " + served + " is");
+    return fields.fail(
+        "model",
+        "the model \"" + shortened(model) + "\" is not served here, but " + served + " is");
   }
   request.model = model;
 }
@@ -131,7 +135,7 @@ void read_stream_options(FieldReader& fields, ApiRequest& request) {
   for (const auto& [key, value] : options->items()) {
     if (std::ranges::find(inner.known(), key) == inner.known().end()) {
       return fields.fail("stream_options",
-                         "\"stream_options\" has the unknown field \"" + key + "\"");
+                         "\"stream_options\" has the unknown field \"" + shortened(key) + "\"");
     }
   }
 }
@@ -170,26 +174,11 @@ void refuse(ApiError* error, const Status& status, const Json& body) {
   error->param = field_of(status.message(), names_in(body));
 }
 
-Status check_stop(const TextStream::Options& output) {
-  if (output.stop.size() > kMaxStopStrings) {
-    return invalid_argument("stop has " + std::to_string(output.stop.size()) +
-                            " texts, but at most " + std::to_string(kMaxStopStrings) +
-                            " are allowed");
-  }
-  for (const std::string& text : output.stop) {
-    if (text.size() > kMaxStopStringBytes) {
-      return invalid_argument("stop has a text of " + std::to_string(text.size()) +
-                              " bytes, but at most " + std::to_string(kMaxStopStringBytes) +
-                              " are allowed");
-    }
-  }
-  return {};
-}
-
 // The sampling fields, into `request`, which also has what all prompts share.
 bool read_sampling(FieldReader& fields,
                    const Json& body,
-                   const std::vector<std::string>& read_elsewhere,
+                   size_t num_prompts,
+                   const ApiContext& context,
                    GenerateRequest& request,
                    ApiError* error) {
   fields.read("cache_salt", request.cache_salt);
@@ -199,11 +188,9 @@ bool read_sampling(FieldReader& fields,
     error->param = fields.failed_field();
     return false;
   }
-  std::vector<std::string> known = fields.known();
-  known.insert(known.end(), read_elsewhere.begin(), read_elsewhere.end());
-  Status status = apply_sampling_fields(body, known, request.sampling, request.output);
-  if (status.ok()) status = check_stop(request.output);
+  Status status = apply_sampling_fields(body, fields.known(), request.sampling, request.output);
   if (status.ok()) status = request.output.validate(request.sampling.n);
+  if (status.ok()) status = check_size(request, num_prompts, context);
   if (!status.ok()) refuse(error, status, body);
   return status.ok();
 }
@@ -257,6 +244,7 @@ std::string param_of(const std::string& message, const ApiRequest& request) {
 
 Result<Json> parse_body(std::string_view body) {
   if (body.empty()) return invalid_argument("the request has no body: send a JSON object");
+  QUIRE_RETURN_IF_ERROR(check_json_limits(body));
   QUIRE_ASSIGN_OR_RETURN(Json json, parse_json_document(body));
   if (!json.is_object()) return invalid_argument("the request's body must be a JSON object");
   return json;
@@ -282,7 +270,7 @@ std::optional<ApiRequest> parse_completion(const Json& body,
   fields.accept_if(
       "add_special_tokens", is(true), "may only be true: send token ids for a prompt without");
   refuse_unsupported(fields);
-  if (!read_sampling(fields, body, {}, common, error)) return std::nullopt;
+  if (!read_sampling(fields, body, prompts.size(), context, common, error)) return std::nullopt;
 
   request.fields = names_in(body);
   SamplingParams& sampling = common.sampling;
@@ -349,7 +337,7 @@ std::optional<ApiRequest> parse_chat_completion(const Json& body,
   fields.read("return_token_ids", request.return_token_ids);
   refuse_unsupported(fields);
   refuse_unsupported_in_chat(fields);
-  if (!read_sampling(fields, body, {}, chat, error)) return std::nullopt;
+  if (!read_sampling(fields, body, 1, context, chat, error)) return std::nullopt;
   request.fields = names_in(body);
   request.logprobs = chat.sampling.logprobs;
   request.prompt_logprobs = chat.sampling.prompt_logprobs;
@@ -363,11 +351,12 @@ namespace {
 // What stands in no list is refused with the nearest that does.
 bool finish(FieldReader& fields, const Json& body, ApiError* error) {
   for (const auto& [key, value] : body.items()) {
+    if (fields.failed()) break;
     if (std::ranges::find(fields.known(), key) != fields.known().end()) continue;
     const std::string near = nearest(key, fields.known());
-    fields.fail(
-        key,
-        "unknown field \"" + key + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
+    fields.fail(shortened(key),
+                "unknown field \"" + shortened(key) + "\"" +
+                    (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
   }
   error->message = fields.message();
   error->param = fields.failed_field();

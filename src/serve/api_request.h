@@ -17,12 +17,11 @@ namespace quire {
 struct ApiContext {
   std::vector<std::string> model_names;  // the first one stands in answers
   SamplingParams defaults;               // of fields that a request leaves out
-  int max_model_len = 0;
+  int max_model_len = 0, max_num_seqs = 0, vocab_size = 0;
   bool has_chat_template = false;
 };
 
 inline constexpr size_t kMaxPromptsOfRequest = 1024;
-inline constexpr size_t kMaxStopStrings = 64, kMaxStopStringBytes = 4096;
 inline constexpr int kDefaultCompletionTokens = 16;  // OpenAI's
 
 // Of /v1/completions and /v1/chat/completions.

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "frontend/utf8.h"
+
 namespace quire {
 
 const Json* FieldReader::find(const std::string& name) {
@@ -17,9 +19,7 @@ void FieldReader::fail(const std::string& name, const std::string& message) {
 }
 
 void FieldReader::expect(const std::string& name, const char* what, const Json& got) {
-  std::string text = dump_json(got);
-  if (text.size() > 100) text = text.substr(0, 100) + "...";
-  fail(name, "field \"" + name + "\" must be " + what + ", got " + text);
+  fail(name, "field \"" + name + "\" must be " + what + ", got " + shortened(dump_json(got)));
 }
 
 void FieldReader::read(const std::string& name, bool& target) {

@@ -12,6 +12,8 @@ ApiContext context_of(const Llm& llm, const ServiceConfig& config) {
   ApiContext context;
   context.model_names = config.model_names;
   context.max_model_len = llm.engine_config().max_model_len;
+  context.max_num_seqs = llm.engine_config().max_num_seqs;
+  context.vocab_size = llm.model_config().vocab_size;
   context.has_chat_template = llm.has_chat_template();
   // Neither the request nor the model says how long: until the context is full.
   SamplingParams params;

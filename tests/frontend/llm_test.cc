@@ -277,6 +277,18 @@ TEST_F(LlmTest, ImpossibleNumbersOfAnswersAreRefusedWithTheReason) {
   EXPECT_EQ(refusal(2, 2, 1), "");
 }
 
+TEST_F(LlmTest, MoreBeamsThanRunTogetherAreRefusedBeforeAnythingIsMadeForThem) {
+  const auto refusal = [](int n, int beam_width) {
+    GenerateRequest request = text_request("hello", 12);
+    request.sampling.n = n;
+    request.sampling.beam_width = beam_width;
+    return llm_->submit(request).status().message();
+  };
+  EXPECT_NE(refusal(2000000000, 2000000000).find("n is 2000000000, but max_num_seqs is"),
+            std::string::npos);
+  EXPECT_NE(refusal(1, 1000).find("beam_width is 1000, but max_num_seqs is"), std::string::npos);
+}
+
 TEST_F(LlmTest, InvalidUtf8InAChatIsRefusedWithItsOffset) {
   GenerateRequest request = text_request("", 4);
   request.prompt = ChatPrompt{.messages = {{"system", "ok"},

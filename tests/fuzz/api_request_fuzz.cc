@@ -12,6 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   quire::ApiContext context;
   context.model_names = {"tiny"};
   context.max_model_len = 4096;
+  context.max_num_seqs = 256;
+  context.vocab_size = 32000;
   context.has_chat_template = true;
   for (const auto parse : {quire::parse_completion, quire::parse_chat_completion}) {
     quire::ApiError error;
@@ -19,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     QUIRE_CHECK(request.has_value() == error.message.empty());
     if (!request) continue;
     QUIRE_CHECK(!request->prompts.empty());
-    QUIRE_CHECK(request->n() >= 1);
+    QUIRE_CHECK(request->n() <= context.max_num_seqs);
     QUIRE_CHECK(request->prompts.size() <= quire::kMaxPromptsOfRequest);
   }
   quire::ApiError error;
