@@ -26,6 +26,12 @@ ActivationType Linear::activation_type(const Step& f, DType weights) const {
 
 namespace {
 
+// Columns of x for a matrix that takes rows of k.
+int64_t input_cols(const LinearInput& in, int64_t k) {
+  const bool has_gate = in.function != nullptr && *in.function == ActivationFunction::kSiluAndMul;
+  return has_gate ? 2 * k : k;
+}
+
 // The rows of a matrix that takes activations of `out`'s type, by one op.
 void prepare(Step& f, const LinearInput& in, const Activations& out) {
   if (in.norm != nullptr) {
@@ -50,6 +56,7 @@ void prepare(Step& f, const LinearInput& in, const Activations& out) {
 
 void Linear::operator()(Step& f, LinearInput in, const Output& out) const {
   const MatF& y = out.y;
+  QUIRE_CHECK(in.x.cols == input_cols(in, k));
   QUIRE_CHECK(y.cols == n && y.rows == in.x.rows);
   if (y.rows == 0) return;
   const float* bias = out.with_bias ? this->bias : nullptr;
@@ -81,7 +88,6 @@ void Linear::operator()(Step& f, LinearInput in, const Output& out) const {
 }
 
 void Linear::operator()(Step& f, const MatF& x, const MatF& y) const {
-  QUIRE_CHECK(x.cols == k);
   (*this)(f, {.x = x}, {.y = y});
 }
 
