@@ -59,7 +59,8 @@ Status RequestLimits::check_pool(int num_prompt_tokens, const SamplingParams& sa
                             : ", " + name + " = " + std::to_string(num_sequences) + " times,") +
         " need " + std::to_string(blocks) + " KV blocks, but the whole pool has " +
         std::to_string(num_blocks) + " blocks of " + std::to_string(block_size) +
-        " tokens: shorten the prompt, lower max_tokens or raise --kv-cache-memory-bytes");
+        " tokens: shorten the prompt, lower max_tokens or raise --kv-cache-memory-bytes or "
+        "--gpu-memory-utilization");
   }
   return Status();
 }
@@ -120,8 +121,8 @@ Status RequestLimits::check_policy(int num_prompt, const SamplingParams& samplin
       std::to_string(wanted) + " times for n = " + std::to_string(sampling.n) +
       (grows ? " and a copy" : "") + ", and the pool of " + std::to_string(num_blocks) +
       " blocks holds " + std::to_string(num_regions) +
-      " such regions: raise --kv-cache-memory-bytes, lower --max-model-len or max_tokens, or say "
-      "--kv-policy paged");
+      " such regions: raise --kv-cache-memory-bytes or --gpu-memory-utilization, lower "
+      "--max-model-len or max_tokens, or say --kv-policy paged");
 }
 
 }  // namespace quire

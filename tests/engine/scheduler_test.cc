@@ -140,7 +140,7 @@ TEST_F(SchedulerTest, RefusesWhatCannotFinishAndSaysWhy) {
   EXPECT_EQ(pool.message(),
             "the prompt of 10 tokens and max_tokens 8 need 5 KV blocks, but the whole pool has 4 "
             "blocks of 4 tokens: shorten the prompt, lower max_tokens or raise "
-            "--kv-cache-memory-bytes");
+            "--kv-cache-memory-bytes or --gpu-memory-utilization");
   EXPECT_TRUE(
       scheduler->limits().check(10, {.max_tokens = 7}).ok());  // the last token is never computed
   const Status length = scheduler->limits().check(100, {.max_tokens = 1});
