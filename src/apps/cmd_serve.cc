@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -18,9 +17,9 @@
 #include "apps/command.h"
 #include "apps/engine_flags.h"
 #include "apps/report.h"
+#include "apps/sampling_flags.h"
 #include "apps/terminal.h"
 #include "base/files.h"
-#include "frontend/sampling_fields.h"
 #include "serve/access_log.h"
 #include "serve/application.h"
 #include "serve/server.h"
@@ -293,16 +292,6 @@ void add_access_flags(CommandLine line, ServeFlags& f) {
   add_list("--allowed-methods", cors.methods, "and with which methods; any by default");
   add_list("--allowed-headers", cors.headers, "and headers; any by default");
   line.flag("--allow-credentials", cors.allow_credentials, "and with cookies").group(group);
-}
-
-Status parse_seed(const std::string& text, std::optional<uint64_t>& out) {
-  uint64_t seed = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return invalid_argument("--seed must be " + std::string(kSeedRange) + ", got " + text);
-  }
-  out = seed;
-  return {};
 }
 
 }  // namespace

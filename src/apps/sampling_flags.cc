@@ -25,16 +25,6 @@ Status parse_bias(const std::string& text, std::pair<int32_t, float>& out) {
   return {};
 }
 
-Status parse_seed(const std::string& text, std::optional<uint64_t>& out) {
-  uint64_t seed = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return invalid_argument("--seed must be " + std::string(kSeedRange) + ", got " + text);
-  }
-  out = seed;
-  return {};
-}
-
 bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-'; }
 
 // Flags whose value has no effect are refused.
@@ -73,6 +63,16 @@ void add_token_flags(CommandLine line, SamplingFlags& f, const std::string& grou
 }
 
 }  // namespace
+
+Status parse_seed(const std::string& text, std::optional<uint64_t>& out) {
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return invalid_argument("--seed must be " + std::string(kSeedRange) + ", got " + text);
+  }
+  out = seed;
+  return {};
+}
 
 void add_sampling_flags(CommandLine line, SamplingFlags& f) {
   const std::string group = "Sampling";

@@ -35,6 +35,8 @@ struct SamplingFlags {
 
 // The same status, with flags where its message names fields: "top_p must be" -> "--top-p must be".
 Status with_flag_names(const Status& status);
+// The value of --seed.
+Status parse_seed(const std::string& text, std::optional<uint64_t>& out);
 
 // Values out of range end the parsing, before any model is loaded.
 void add_sampling_flags(CommandLine line, SamplingFlags& flags);
