@@ -49,12 +49,11 @@ int64_t bookkeeping_bytes(const EngineConfig& config, const MemoryPlan& plan) {
   const int64_t tokens = config.max_num_batched_tokens;
   const int64_t length =
       (int64_t{plan.kv.max_model_len} + config.block_size - 1) / config.block_size;  // of a table
-  // The engine thread's pool, and the one by which requests are checked.
-  const int64_t pools = 2 * BlockPool::bytes_of(blocks, config.block_size);
+  const int64_t pool = BlockPool::bytes_of(blocks, config.block_size);
   const int64_t sequences = blocks * (int64_t{config.block_size} * 4 + 8 + 4);
   const int64_t batches = 2 * (tokens * 4 + plan.max_logit_rows * 4 + blocks * 4);
   const int64_t inputs = tokens * (4 + 4 + 8) + int64_t{config.max_num_seqs} * length * 4;
-  return pools + sequences + batches + inputs;
+  return pool + sequences + batches + inputs;
 }
 
 std::string in_bytes(int64_t bytes) {
